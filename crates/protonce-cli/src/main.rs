@@ -1,0 +1,3 @@
+//! The `protonce` program.
+
+fn main() {}
