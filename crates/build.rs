@@ -1,0 +1,42 @@
+//! Lets every program, test and benchmark find libtorch where it was linked from.
+//!
+//! torch-sys says where that is, but link arguments of a build script reach only the targets of
+//! its own package, so both packages run this one script.
+
+use std::path::Path;
+
+fn main() {
+    println!("cargo:rerun-if-changed=../build.rs");
+    let Ok(libraries) = std::env::var("DEP_TCH_LIBTORCH_LIB") else { return };
+    let libraries = std::fs::canonicalize(&libraries).unwrap_or_else(|_| libraries.into());
+    rpath(&libraries);
+    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
+        return;
+    }
+    // The wheel keeps NVIDIA's runtime libraries beside torch/, not inside it.
+    if let Some(packages) = libraries.parent().and_then(Path::parent) {
+        if let Ok(folders) = std::fs::read_dir(packages.join("nvidia")) {
+            for folder in folders.flatten() {
+                let folder = folder.path().join("lib");
+                if folder.is_dir() {
+                    rpath(&folder);
+                }
+            }
+        }
+    }
+    // A CPU set-up carries a libtorch whose CUDA half was left out: what only that half
+    // defines is never called, and must not stop the link.
+    println!("cargo:rustc-link-arg=-Wl,--unresolved-symbols=ignore-in-shared-libs");
+    if libraries.join("libtorch_cuda.so").exists() {
+        // No symbol of libtorch_cuda is named from here: it registers its kernels when loaded.
+        // Without --no-as-needed the linker drops it and CUDA is silently missing.
+        println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
+        println!("cargo:rustc-link-arg=-ltorch_cuda");
+        println!("cargo:rustc-link-arg=-Wl,--as-needed");
+    }
+}
+
+fn rpath(folder: &Path) {
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", folder.display());
+    println!("cargo:rustc-link-search=native={}", folder.display());
+}
