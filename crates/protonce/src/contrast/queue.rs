@@ -1,0 +1,80 @@
+//! The queue: a ring of the keys of past images, the negatives of InfoNCE (MoCo §3.2).
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+use tch::{Device, Tensor};
+
+use crate::encoder::normalise_rows;
+
+/// The last r keys. Any batch size fits any length.
+pub struct Queue {
+    keys: Tensor,
+    position: i64,
+}
+
+impl Queue {
+    /// `length` random directions of `dim` dimensions, which real keys then replace.
+    pub fn new(length: i64, dim: i64, device: Device, seed: u64) -> Queue {
+        let random: Vec<f32> = StandardNormal
+            .sample_iter(ChaCha8Rng::seed_from_u64(seed))
+            .take((length * dim) as usize)
+            .collect();
+        let keys = normalise_rows(&Tensor::from_slice(&random).view([length, dim]));
+        Queue { keys: keys.to_device(device), position: 0 }
+    }
+
+    /// A queue as it was saved: `keys` [r, dim], the next key to go to row `position`.
+    pub fn restore(keys: Tensor, position: i64) -> Queue {
+        Queue { keys, position }
+    }
+
+    /// The keys, oldest and newest mixed: [r, dim].
+    pub fn keys(&self) -> &Tensor {
+        &self.keys
+    }
+
+    /// The row that the next key replaces.
+    pub fn position(&self) -> i64 {
+        self.position
+    }
+
+    /// Replaces the oldest keys by `keys` [batch, dim], of which only the last r are kept.
+    pub fn enqueue(&mut self, keys: &Tensor) {
+        let length = self.keys.size()[0];
+        let batch = keys.size()[0];
+        let kept = batch.min(length);
+        let keys = keys.narrow(0, batch - kept, kept);
+        let until_end = kept.min(length - self.position);
+        self.keys.narrow(0, self.position, until_end).copy_(&keys.narrow(0, 0, until_end));
+        let wrapped = kept - until_end;
+        self.keys.narrow(0, 0, wrapped).copy_(&keys.narrow(0, until_end, wrapped));
+        self.position = (self.position + kept) % length;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    fn queue_after(length: i64, batches: &[&[f32]]) -> (Vec<f32>, i64) {
+        let empty = Tensor::full([length, 1], -1.0, (Kind::Float, Device::Cpu));
+        let mut queue = Queue::restore(empty, 0);
+        for batch in batches {
+            queue.enqueue(&Tensor::from_slice(batch).view([-1, 1]));
+        }
+        (Vec::try_from(queue.keys.view([-1])).unwrap(), queue.position)
+    }
+
+    #[test]
+    fn batches_that_do_not_divide_the_length_wrap_around() {
+        assert_eq!(queue_after(4, &[&[1., 2., 3.], &[4., 5., 6.]]), (vec![5., 6., 3., 4.], 2));
+    }
+
+    #[test]
+    fn a_batch_longer_than_the_queue_leaves_its_last_keys() {
+        let (keys, position) = queue_after(2, &[&[1., 2., 3., 4., 5.]]);
+        assert_eq!((keys, position), (vec![4., 5.], 0));
+    }
+}

@@ -1,0 +1,144 @@
+//! The units a residual network is made of: convolution → normalise (+ residual) → activation.
+
+use tch::{Kind, Tensor};
+
+use super::parameters::{BufferId, ParameterId, Parameters};
+
+/// Whose statistics normalise an activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The batch's own; the running statistics move towards them.
+    Train,
+    /// The running statistics, unchanged.
+    Evaluate,
+}
+
+/// What follows a normalisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Activation {
+    Relu,
+    None,
+}
+
+/// A convolution without bias.
+pub(super) struct Convolution {
+    weight: ParameterId,
+    stride: i64,
+    padding: i64,
+    groups: i64,
+}
+
+impl Convolution {
+    /// Declares `name`.weight for `inputs` → `outputs` channels, `size` × `size` taps, padded so
+    /// that stride 1 keeps the image's size.
+    pub(super) fn declare(
+        parameters: &mut Parameters,
+        name: &str,
+        [inputs, outputs]: [i64; 2],
+        size: i64,
+        stride: i64,
+        groups: i64,
+    ) -> Convolution {
+        let weight = parameters
+            .convolution(format!("{name}.weight"), [outputs, inputs / groups, size, size]);
+        Convolution { weight, stride, padding: size / 2, groups }
+    }
+
+    /// [batch, in, height, width] → [batch, out, height / stride, width / stride], in the
+    /// precision of `x`.
+    pub(super) fn forward(&self, parameters: &Parameters, x: &Tensor) -> Tensor {
+        let weight = parameters.get(self.weight).to_kind(x.kind());
+        x.conv2d(
+            &weight,
+            None::<&Tensor>,
+            [self.stride, self.stride],
+            [self.padding, self.padding],
+            [1, 1],
+            self.groups,
+        )
+    }
+}
+
+/// Batch normalisation (Ioffe & Szegedy 2015) with what follows it in a residual network.
+pub(super) struct Normalisation {
+    weight: ParameterId,
+    bias: ParameterId,
+    running_mean: BufferId,
+    running_var: BufferId,
+}
+
+impl Normalisation {
+    /// torchvision's momentum of the running statistics.
+    const MOMENTUM: f64 = 0.1;
+    /// torchvision's floor under the variance.
+    const EPSILON: f64 = 1e-5;
+
+    pub(super) fn declare(parameters: &mut Parameters, name: &str, channels: i64) -> Normalisation {
+        Normalisation {
+            weight: parameters.constant(format!("{name}.weight"), channels, 1.0),
+            bias: parameters.constant(format!("{name}.bias"), channels, 0.0),
+            running_mean: parameters.buffer(format!("{name}.running_mean"), channels, 0.0),
+            running_var: parameters.buffer(format!("{name}.running_var"), channels, 1.0),
+        }
+    }
+
+    /// activation(normalise(x) + residual), the shape and precision of `x`; statistics and
+    /// arithmetic in float32.
+    pub(super) fn forward(
+        &self,
+        parameters: &Parameters,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+        activation: Activation,
+        mode: Mode,
+    ) -> Tensor {
+        let mut y = x.batch_norm(
+            Some(parameters.get(self.weight)),
+            Some(parameters.get(self.bias)),
+            Some(parameters.get_buffer(self.running_mean)),
+            Some(parameters.get_buffer(self.running_var)),
+            mode == Mode::Train,
+            Self::MOMENTUM,
+            Self::EPSILON,
+            true,
+        );
+        // In place: autograd needs batch norm's input and ReLU's output, never what lies between.
+        if let Some(residual) = residual {
+            y += residual;
+        }
+        match activation {
+            Activation::Relu => y.relu_(),
+            Activation::None => y,
+        }
+    }
+}
+
+/// A linear layer with bias, in float32.
+pub(super) struct Linear {
+    weight: ParameterId,
+    bias: ParameterId,
+}
+
+impl Linear {
+    pub(super) fn declare(
+        parameters: &mut Parameters,
+        name: &str,
+        [inputs, outputs]: [i64; 2],
+    ) -> Linear {
+        Linear {
+            weight: parameters.linear(format!("{name}.weight"), &[outputs, inputs], inputs),
+            bias: parameters.linear(format!("{name}.bias"), &[outputs], inputs),
+        }
+    }
+
+    /// [batch, in] → [batch, out].
+    pub(super) fn forward(&self, parameters: &Parameters, x: &Tensor) -> Tensor {
+        x.linear(parameters.get(self.weight), Some(parameters.get(self.bias)))
+    }
+}
+
+/// The mean over an activation's pixels: [batch, channels, height, width] → float32
+/// [batch, channels].
+pub(super) fn pool(x: &Tensor) -> Tensor {
+    x.mean_dim([2, 3].as_slice(), false, Kind::Float)
+}

@@ -1,0 +1,338 @@
+//! Encoders: normalised images in, features and L2-normalised embeddings out.
+//!
+//! An [`Encoder`] is a ResNet with a projection head. Its parameters carry torchvision's names and
+//! initialisation, and live in one flat vector θ, so that the moving average of the momentum
+//! encoder, the optimiser and a gradient exchange are each one operation over θ.
+//!
+//! Images are float32 [batch, 3, height, width] in channels-last memory, as `views` makes them.
+
+mod layers;
+mod parameters;
+mod resnet;
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+pub use layers::Mode;
+pub use parameters::Parameters;
+use resnet::ResNet;
+
+/// What can be wrong with an encoder or its weights.
+#[derive(Debug, thiserror::Error)]
+pub enum EncoderError {
+    /// A name that is none of the known ones.
+    #[error("unknown {what} \"{name}\": expected one of {expected}")]
+    UnknownName {
+        /// What was being named.
+        what: &'static str,
+        /// What was typed.
+        name: String,
+        /// The names that exist.
+        expected: String,
+    },
+    /// Weights lack a tensor that the architecture has.
+    #[error("the weights lack \"{name}\" {expected:?}: they belong to another architecture")]
+    MissingTensor {
+        /// The tensor's name.
+        name: String,
+        /// The shape it should have.
+        expected: Vec<i64>,
+    },
+    /// A tensor has another shape than the architecture's.
+    #[error(
+        "\"{name}\" has shape {found:?}, expected {expected:?}: the weights belong to another architecture"
+    )]
+    WrongShape {
+        /// The tensor's name.
+        name: String,
+        /// The shape it should have.
+        expected: Vec<i64>,
+        /// The shape it has.
+        found: Vec<i64>,
+    },
+}
+
+/// The residual networks of torchvision that the paper and its readers use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Architecture {
+    /// Basic blocks, 2-2-2-2.
+    ResNet18,
+    /// Basic blocks, 3-4-6-3.
+    ResNet34,
+    /// Bottlenecks, 3-4-6-3: the paper's encoder.
+    ResNet50,
+    /// Bottlenecks, 3-4-23-3.
+    ResNet101,
+    /// Bottlenecks, 3-8-36-3.
+    ResNet152,
+    /// ResNet-50 with inner layers twice as wide.
+    WideResNet50x2,
+    /// ResNet-50 with 32 groups of 4 channels.
+    ResNeXt50x32x4d,
+}
+
+impl Architecture {
+    const NAMES: [(&'static str, Architecture); 7] = [
+        ("resnet18", Architecture::ResNet18),
+        ("resnet34", Architecture::ResNet34),
+        ("resnet50", Architecture::ResNet50),
+        ("resnet101", Architecture::ResNet101),
+        ("resnet152", Architecture::ResNet152),
+        ("wide_resnet50_2", Architecture::WideResNet50x2),
+        ("resnext50_32x4d", Architecture::ResNeXt50x32x4d),
+    ];
+}
+
+/// What happens to the image before the first residual block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Stem {
+    /// 7×7 convolution of stride 2, then max-pool: for images of about 100 px and more.
+    ImageNet,
+    /// 3×3 convolution of stride 1, no max-pool: for small images.
+    Small,
+}
+
+impl Stem {
+    const NAMES: [(&'static str, Stem); 2] = [("imagenet", Stem::ImageNet), ("small", Stem::Small)];
+
+    /// The stem that suits images of `image_size` pixels a side.
+    pub fn for_image_size(image_size: usize) -> Stem {
+        if image_size <= 64 { Stem::Small } else { Stem::ImageNet }
+    }
+}
+
+/// The projection from features to embeddings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Head {
+    /// One linear layer (PCL v1).
+    Linear,
+    /// Linear, ReLU, linear (PCL v2).
+    Mlp,
+}
+
+impl Head {
+    const NAMES: [(&'static str, Head); 2] = [("linear", Head::Linear), ("mlp", Head::Mlp)];
+}
+
+/// Gives an enum whose variants have names the string conversions that the command line, TOML
+/// and JSON share.
+macro_rules! named {
+    ($type:ident, $what:literal) => {
+        impl std::str::FromStr for $type {
+            type Err = EncoderError;
+            fn from_str(name: &str) -> Result<Self, EncoderError> {
+                match Self::NAMES.iter().find(|(known, _)| *known == name) {
+                    Some((_, value)) => Ok(*value),
+                    None => Err(EncoderError::UnknownName {
+                        what: $what,
+                        name: name.to_owned(),
+                        expected: Self::NAMES.map(|(known, _)| known).join(", "),
+                    }),
+                }
+            }
+        }
+        impl TryFrom<String> for $type {
+            type Error = EncoderError;
+            fn try_from(name: String) -> Result<Self, EncoderError> {
+                name.parse()
+            }
+        }
+        impl From<$type> for String {
+            fn from(value: $type) -> String {
+                value.to_string()
+            }
+        }
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let name = Self::NAMES.iter().find(|(_, value)| value == self);
+                f.write_str(name.map_or("", |(name, _)| name))
+            }
+        }
+    };
+}
+named!(Architecture, "architecture");
+named!(Stem, "stem");
+named!(Head, "head");
+
+/// Everything that decides an encoder's shapes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncoderConfig {
+    /// The residual network.
+    pub arch: Architecture,
+    /// Its first layers.
+    pub stem: Stem,
+    /// The projection head.
+    pub head: Head,
+    /// Length of an embedding.
+    pub dim: i64,
+}
+
+/// The arithmetic of convolutions and activations. Everything else is float32 in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// float32 throughout.
+    Float32,
+    /// Activations and convolution weights in bf16; statistics, heads, losses in float32.
+    BFloat16,
+}
+
+impl Precision {
+    /// bf16 where `device` multiplies it in hardware, float32 elsewhere.
+    pub fn fastest_on(device: Device) -> Precision {
+        match device {
+            Device::Cuda(_) => Precision::BFloat16,
+            Device::Cpu if cpu_multiplies_bf16() => Precision::BFloat16,
+            _ => Precision::Float32,
+        }
+    }
+
+    fn kind(self) -> Kind {
+        match self {
+            Precision::Float32 => Kind::Float,
+            Precision::BFloat16 => Kind::BFloat16,
+        }
+    }
+}
+
+/// Whether the processor has AMX tiles or AVX-512 dot products for bf16.
+#[cfg(target_arch = "x86_64")]
+fn cpu_multiplies_bf16() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    if !std::arch::is_x86_feature_detected!("avx512f") || __cpuid(0).eax < 7 {
+        return false;
+    }
+    // Intel SDM vol. 2, CPUID leaf 7: AMX-BF16 is EDX bit 22 of subleaf 0, AVX512_BF16 is EAX
+    // bit 5 of subleaf 1.
+    let amx = __cpuid_count(7, 0).edx & (1 << 22) != 0;
+    let avx512 = __cpuid_count(7, 1).eax & (1 << 5) != 0;
+    amx || avx512
+}
+
+/// Whether the processor has bf16 instructions.
+#[cfg(target_arch = "aarch64")]
+fn cpu_multiplies_bf16() -> bool {
+    std::arch::is_aarch64_feature_detected!("bf16")
+}
+
+/// No bf16 instructions are known of on this processor.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn cpu_multiplies_bf16() -> bool {
+    false
+}
+
+/// A residual network and its projection head.
+pub struct Encoder {
+    config: EncoderConfig,
+    precision: Precision,
+    parameters: Parameters,
+    network: ResNet,
+}
+
+impl Encoder {
+    /// A freshly initialised encoder: the same weights for the same `seed` on every machine.
+    pub fn new(config: &EncoderConfig, precision: Precision, device: Device, seed: u64) -> Encoder {
+        let mut parameters = Parameters::new(seed);
+        let network = ResNet::declare(&mut parameters, config);
+        let parameters = parameters.place(device);
+        Encoder { config: config.clone(), precision, parameters, network }
+    }
+
+    /// The shapes this encoder was made with.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
+    }
+
+    /// θ, its names and the batch-norm statistics.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// θ, to be changed in place.
+    pub fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
+    /// Pooled features: images [batch, 3, height, width] → float32 [batch, width of the network].
+    pub fn features(&self, images: &Tensor, mode: Mode) -> Tensor {
+        self.network.features(&self.parameters, &images.to_kind(self.precision.kind()), mode)
+    }
+
+    /// L2-normalised embeddings of features: [batch, width] → float32 [batch, dim].
+    pub fn project(&self, features: &Tensor) -> Tensor {
+        normalise_rows(&self.network.project(&self.parameters, features))
+    }
+
+    /// L2-normalised embeddings of images: [batch, 3, height, width] → float32 [batch, dim].
+    pub fn embed(&self, images: &Tensor, mode: Mode) -> Tensor {
+        self.project(&self.features(images, mode))
+    }
+
+    /// Embeddings with batch statistics taken over `splits` groups of the batch separately, as
+    /// `splits` GPUs would. Groups differ in size by at most one image.
+    pub fn embed_split(&self, images: &Tensor, splits: i64) -> Tensor {
+        let splits = splits.min(images.size()[0]);
+        if splits <= 1 {
+            return self.embed(images, Mode::Train);
+        }
+        let groups = images.tensor_split(splits, 0);
+        let embedded: Vec<Tensor> = groups.iter().map(|x| self.embed(x, Mode::Train)).collect();
+        Tensor::cat(&embedded, 0)
+    }
+}
+
+/// Rows divided by their L2 length: [rows, dim] → [rows, dim]. Rows of zeros stay zeros.
+pub fn normalise_rows(rows: &Tensor) -> Tensor {
+    // The floor is torch.nn.functional.normalize's.
+    let length = rows.norm_scalaropt_dim(2, [-1].as_slice(), true).clamp_min(1e-12);
+    rows / length
+}
+
+/// The query encoder f_θ and the momentum encoder f_θ' that follows it (PCL §3.1, MoCo §3.2).
+pub struct MomentumPair {
+    /// f_θ, trained by gradients.
+    pub encoder: Encoder,
+    /// f_θ', the exponential moving average of f_θ; never sees a gradient.
+    pub momentum_encoder: Encoder,
+}
+
+impl MomentumPair {
+    /// Two encoders that start with the same parameters.
+    pub fn new(
+        config: &EncoderConfig,
+        precision: Precision,
+        device: Device,
+        seed: u64,
+    ) -> MomentumPair {
+        let mut encoder = Encoder::new(config, precision, device, seed);
+        let momentum_encoder = Encoder::new(config, precision, device, seed);
+        encoder.parameters.track_gradients();
+        MomentumPair { encoder, momentum_encoder }
+    }
+
+    /// θ' ← mθ' + (1 − m)θ. Parameters only: the momentum encoder's batch-norm statistics move by
+    /// its own forward pass.
+    pub fn update_momentum(&mut self, momentum: f64) {
+        let theta = self.encoder.parameters.theta();
+        let _guard = tch::no_grad_guard();
+        let _ = self.momentum_encoder.parameters.theta_mut().lerp_(theta, 1.0 - momentum);
+    }
+
+    /// Keys of the key views, without gradient: [batch, 3, height, width] → [batch, dim].
+    ///
+    /// With `splits` > 1 the batch is shuffled by `order` (a permutation of the batch, int64
+    /// [batch]) before it is split, so that a query and its key never share batch statistics, and
+    /// the keys come back in the batch's own order (MoCo §3.3, "shuffling BN").
+    pub fn keys(&self, images: &Tensor, splits: i64, order: &Tensor) -> Tensor {
+        let _guard = tch::no_grad_guard();
+        if splits <= 1 {
+            return self.momentum_encoder.embed(images, Mode::Train);
+        }
+        // Row selection would lose the channels-last layout on an NCHW view, so it works on NHWC.
+        let shuffled = images.permute([0, 2, 3, 1]).index_select(0, order).permute([0, 3, 1, 2]);
+        let keys = self.momentum_encoder.embed_split(&shuffled, splits);
+        keys.index_select(0, &order.argsort(0, false))
+    }
+}

@@ -1,0 +1,198 @@
+//! θ: all parameters of an encoder in one flat vector, with a named view for each.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal, Uniform};
+use tch::{Device, Kind, Tensor};
+
+use super::EncoderError;
+
+/// Where a parameter stands in [`Parameters`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ParameterId(usize);
+
+/// Where a buffer (a batch-norm statistic) stands in [`Parameters`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BufferId(usize);
+
+/// The parameters θ and the buffers of one encoder, under torchvision's names.
+///
+/// θ is one float32 vector; each named parameter is a view of a stretch of it. Convolution weights
+/// lie in it channels-last ([out, height, width, in]), the layout the convolutions want.
+pub struct Parameters {
+    theta: Tensor,
+    names: Vec<String>,
+    shapes: Vec<Vec<i64>>,
+    views: Vec<Tensor>,
+    buffer_names: Vec<String>,
+    buffers: Vec<Tensor>,
+    initial: Vec<f32>,
+    random: ChaCha8Rng,
+}
+
+impl Parameters {
+    /// No parameters yet; those declared later draw their values from `seed`.
+    pub(super) fn new(seed: u64) -> Parameters {
+        Parameters {
+            theta: Tensor::zeros([0], (Kind::Float, Device::Cpu)),
+            names: Vec::new(),
+            shapes: Vec::new(),
+            views: Vec::new(),
+            buffer_names: Vec::new(),
+            buffers: Vec::new(),
+            initial: Vec::new(),
+            random: ChaCha8Rng::seed_from_u64(seed),
+        }
+    }
+
+    fn declare(
+        &mut self,
+        name: String,
+        shape: &[i64],
+        values: impl Distribution<f32>,
+    ) -> ParameterId {
+        let count = shape.iter().product::<i64>() as usize;
+        self.initial.extend((&mut self.random).sample_iter(values).take(count));
+        self.names.push(name);
+        self.shapes.push(shape.to_vec());
+        ParameterId(self.names.len() - 1)
+    }
+
+    /// A convolution weight [out, in / groups, size, size], drawn as torchvision draws a ResNet's:
+    /// normal with deviation √(2 / fan-out) (He et al. 2015).
+    pub(super) fn convolution(&mut self, name: String, shape: [i64; 4]) -> ParameterId {
+        let fan_out = (shape[0] * shape[2] * shape[3]) as f32;
+        self.declare(name, &shape, Normal::new(0.0, (2.0 / fan_out).sqrt()).unwrap_or_else(never))
+    }
+
+    /// A linear layer's weight [out, in] or bias [out], drawn as PyTorch draws it: uniform within
+    /// ±1 / √in.
+    pub(super) fn linear(&mut self, name: String, shape: &[i64], inputs: i64) -> ParameterId {
+        let bound = 1.0 / (inputs as f32).sqrt();
+        self.declare(name, shape, Uniform::new(-bound, bound).unwrap_or_else(never))
+    }
+
+    /// A batch-norm weight or bias [channels] that starts at `value`.
+    pub(super) fn constant(&mut self, name: String, channels: i64, value: f32) -> ParameterId {
+        self.declare(name, &[channels], Normal::new(value, 0.0).unwrap_or_else(never))
+    }
+
+    /// A float32 batch-norm statistic [channels] that starts at `value`.
+    pub(super) fn buffer(&mut self, name: String, channels: i64, value: f64) -> BufferId {
+        self.buffer_names.push(name);
+        self.buffers.push(Tensor::full([channels], value, (Kind::Float, Device::Cpu)));
+        BufferId(self.buffers.len() - 1)
+    }
+
+    /// Lays θ out on `device` and cuts it into its views.
+    pub(super) fn place(mut self, device: Device) -> Parameters {
+        self.theta = Tensor::from_slice(&self.initial).to_device(device);
+        self.initial = Vec::new();
+        self.buffers = self.buffers.iter().map(|buffer| buffer.to_device(device)).collect();
+        self.cut_views();
+        self
+    }
+
+    fn cut_views(&mut self) {
+        let mut start = 0;
+        self.views.clear();
+        for shape in &self.shapes {
+            let count = shape.iter().product::<i64>();
+            let stretch = self.theta.narrow(0, start, count);
+            let view = match shape[..] {
+                [outputs, inputs, height, width] => {
+                    stretch.view([outputs, height, width, inputs]).permute([0, 3, 1, 2])
+                }
+                _ => stretch.view(shape.as_slice()),
+            };
+            // Detached: a leaf of the autograd graph that still shares θ's memory.
+            self.views.push(view.detach());
+            start += count;
+        }
+    }
+
+    /// Makes every parameter a leaf that gradients are computed for.
+    pub(super) fn track_gradients(&mut self) {
+        for view in &mut self.views {
+            let _ = view.requires_grad_(true);
+        }
+    }
+
+    pub(super) fn get(&self, id: ParameterId) -> &Tensor {
+        &self.views[id.0]
+    }
+
+    pub(super) fn get_buffer(&self, id: BufferId) -> &Tensor {
+        &self.buffers[id.0]
+    }
+
+    /// θ: float32 [parameters].
+    pub fn theta(&self) -> &Tensor {
+        &self.theta
+    }
+
+    /// θ, to be changed in place; the named parameters change with it.
+    pub fn theta_mut(&mut self) -> &mut Tensor {
+        &mut self.theta
+    }
+
+    /// ∂loss/∂θ laid out as θ: float32 [parameters].
+    pub fn gradient(&self, loss: &Tensor) -> Tensor {
+        let gradients = Tensor::run_backward(&[loss], &self.views, false, false);
+        let stretches: Vec<Tensor> = gradients
+            .iter()
+            .map(|gradient| match gradient.dim() {
+                4 => gradient.permute([0, 2, 3, 1]).reshape([-1]),
+                _ => gradient.reshape([-1]),
+            })
+            .collect();
+        Tensor::cat(&stretches, 0)
+    }
+
+    /// Every parameter and buffer by name, contiguous, in torchvision's shapes.
+    pub fn named_tensors(&self) -> Vec<(String, Tensor)> {
+        let parameters = self.names.iter().zip(&self.views);
+        let buffers = self.buffer_names.iter().zip(&self.buffers);
+        parameters
+            .chain(buffers)
+            .map(|(name, tensor)| (name.clone(), tensor.detach().contiguous()))
+            .collect()
+    }
+
+    /// Takes over the values of `tensors`, found by name.
+    ///
+    /// # Errors
+    /// When one is missing or has another shape; nothing has changed then.
+    pub fn load(&mut self, tensors: &[(String, Tensor)]) -> Result<(), EncoderError> {
+        let _guard = tch::no_grad_guard();
+        let names = self.names.iter().chain(&self.buffer_names);
+        let targets = self.views.iter().chain(&self.buffers);
+        let mut pairs = Vec::new();
+        for (name, target) in names.zip(targets) {
+            let Some((_, source)) = tensors.iter().find(|(known, _)| known == name) else {
+                return Err(EncoderError::MissingTensor {
+                    name: name.clone(),
+                    expected: target.size(),
+                });
+            };
+            if source.size() != target.size() {
+                return Err(EncoderError::WrongShape {
+                    name: name.clone(),
+                    expected: target.size(),
+                    found: source.size(),
+                });
+            }
+            pairs.push((target.shallow_clone(), source));
+        }
+        for (mut target, source) in pairs {
+            target.copy_(source);
+        }
+        Ok(())
+    }
+}
+
+/// A normal or uniform distribution refuses only bounds that are not finite or in order, which a
+/// layer with at least one input and output does not have.
+fn never<T>(error: impl std::fmt::Display) -> T {
+    unreachable!("a layer without inputs or outputs: {error}")
+}

@@ -1,0 +1,206 @@
+//! Residual networks (He et al. 2016, <https://arxiv.org/abs/1512.03385>; wide: Zagoruyko &
+//! Komodakis 2016; ResNeXt: Xie et al. 2017) with torchvision's parameter names and its stride in
+//! a bottleneck's 3×3 convolution.
+
+use tch::Tensor;
+
+use super::layers::{Activation, Convolution, Linear, Mode, Normalisation, pool};
+use super::parameters::Parameters;
+use super::{Architecture, EncoderConfig, Head, Stem};
+
+/// How the blocks of an architecture are built.
+struct Plan {
+    /// Blocks in each of the four stages.
+    depth: [usize; 4],
+    /// Whether a block is 1×1 → 3×3 → 1×1 rather than 3×3 → 3×3.
+    bottleneck: bool,
+    groups: i64,
+    /// Inner channels a group in the first stage; torchvision's `width_per_group`.
+    group_width: i64,
+}
+
+impl Architecture {
+    fn plan(self) -> Plan {
+        let (depth, bottleneck, groups, group_width) = match self {
+            Architecture::ResNet18 => ([2, 2, 2, 2], false, 1, 64),
+            Architecture::ResNet34 => ([3, 4, 6, 3], false, 1, 64),
+            Architecture::ResNet50 => ([3, 4, 6, 3], true, 1, 64),
+            Architecture::ResNet101 => ([3, 4, 23, 3], true, 1, 64),
+            Architecture::ResNet152 => ([3, 8, 36, 3], true, 1, 64),
+            Architecture::WideResNet50x2 => ([3, 4, 6, 3], true, 1, 128),
+            Architecture::ResNeXt50x32x4d => ([3, 4, 6, 3], true, 32, 4),
+        };
+        Plan { depth, bottleneck, groups, group_width }
+    }
+}
+
+/// A convolution and the normalisation that follows it.
+struct Unit {
+    convolution: Convolution,
+    normalisation: Normalisation,
+}
+
+impl Unit {
+    fn forward(
+        &self,
+        parameters: &Parameters,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+        activation: Activation,
+        mode: Mode,
+    ) -> Tensor {
+        let x = self.convolution.forward(parameters, x);
+        self.normalisation.forward(parameters, &x, residual, activation, mode)
+    }
+}
+
+/// Two or three units around which the input is carried and added before the last ReLU.
+struct Block {
+    units: Vec<Unit>,
+    /// Brings the carried input to the output's shape where the block changes it.
+    downsample: Option<Unit>,
+}
+
+impl Block {
+    fn declare(
+        parameters: &mut Parameters,
+        name: &str,
+        plan: &Plan,
+        [inputs, inner, outputs]: [i64; 3],
+        stride: i64,
+    ) -> Block {
+        // channels, taps, stride and groups of each convolution
+        let convolutions = if plan.bottleneck {
+            vec![
+                ([inputs, inner], 1, 1, 1),
+                ([inner, inner], 3, stride, plan.groups),
+                ([inner, outputs], 1, 1, 1),
+            ]
+        } else {
+            vec![([inputs, outputs], 3, stride, 1), ([outputs, outputs], 3, 1, 1)]
+        };
+        let units = convolutions
+            .into_iter()
+            .zip(1..)
+            .map(|((channels, size, stride, groups), number)| Unit {
+                convolution: Convolution::declare(
+                    parameters,
+                    &format!("{name}.conv{number}"),
+                    channels,
+                    size,
+                    stride,
+                    groups,
+                ),
+                normalisation: Normalisation::declare(
+                    parameters,
+                    &format!("{name}.bn{number}"),
+                    channels[1],
+                ),
+            })
+            .collect();
+        let downsample = (stride != 1 || inputs != outputs).then(|| Unit {
+            convolution: Convolution::declare(
+                parameters,
+                &format!("{name}.downsample.0"),
+                [inputs, outputs],
+                1,
+                stride,
+                1,
+            ),
+            normalisation: Normalisation::declare(
+                parameters,
+                &format!("{name}.downsample.1"),
+                outputs,
+            ),
+        });
+        Block { units, downsample }
+    }
+
+    fn forward(&self, parameters: &Parameters, x: &Tensor, mode: Mode) -> Tensor {
+        let carried = match &self.downsample {
+            Some(unit) => unit.forward(parameters, x, None, Activation::None, mode),
+            None => x.shallow_clone(),
+        };
+        let last = self.units.len() - 1;
+        self.units.iter().enumerate().fold(x.shallow_clone(), |x, (number, unit)| {
+            let residual = (number == last).then_some(&carried);
+            unit.forward(parameters, &x, residual, Activation::Relu, mode)
+        })
+    }
+}
+
+/// The layers of an encoder; their weights live in [`Parameters`].
+pub(super) struct ResNet {
+    stem: Unit,
+    max_pool: bool,
+    blocks: Vec<Block>,
+    head: Vec<Linear>,
+}
+
+impl ResNet {
+    pub(super) fn declare(parameters: &mut Parameters, config: &EncoderConfig) -> ResNet {
+        let plan = config.arch.plan();
+        let (stem_size, stem_stride, max_pool) = match config.stem {
+            Stem::ImageNet => (7, 2, true),
+            Stem::Small => (3, 1, false),
+        };
+        let stem = Unit {
+            convolution: Convolution::declare(
+                parameters,
+                "conv1",
+                [3, 64],
+                stem_size,
+                stem_stride,
+                1,
+            ),
+            normalisation: Normalisation::declare(parameters, "bn1", 64),
+        };
+        let mut blocks = Vec::new();
+        let mut channels = 64;
+        for (stage, &depth) in plan.depth.iter().enumerate() {
+            let base = 64 << stage;
+            let inner = (plan.group_width * base / 64) * plan.groups;
+            let outputs = if plan.bottleneck { 4 * base } else { base };
+            for number in 0..depth {
+                let stride = if stage > 0 && number == 0 { 2 } else { 1 };
+                let name = format!("layer{}.{number}", stage + 1);
+                let shape = [channels, inner, outputs];
+                blocks.push(Block::declare(parameters, &name, &plan, shape, stride));
+                channels = outputs;
+            }
+        }
+        let head = match config.head {
+            Head::Linear => vec![Linear::declare(parameters, "fc", [channels, config.dim])],
+            // Numbered as in the published checkpoints, where number 1 is the ReLU.
+            Head::Mlp => vec![
+                Linear::declare(parameters, "fc.0", [channels, channels]),
+                Linear::declare(parameters, "fc.2", [channels, config.dim]),
+            ],
+        };
+        ResNet { stem, max_pool, blocks, head }
+    }
+
+    /// [batch, 3, height, width] → float32 [batch, channels of the last stage].
+    pub(super) fn features(&self, parameters: &Parameters, images: &Tensor, mode: Mode) -> Tensor {
+        let mut x = self.stem.forward(parameters, images, None, Activation::Relu, mode);
+        if self.max_pool {
+            x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
+        }
+        for block in &self.blocks {
+            x = block.forward(parameters, &x, mode);
+        }
+        pool(&x)
+    }
+
+    /// [batch, channels of the last stage] → [batch, dim], not normalised.
+    pub(super) fn project(&self, parameters: &Parameters, features: &Tensor) -> Tensor {
+        let (last, hidden) = match self.head.split_last() {
+            Some(split) => split,
+            None => return features.shallow_clone(),
+        };
+        let x = hidden
+            .iter()
+            .fold(features.shallow_clone(), |x, layer| layer.forward(parameters, &x).relu());
+        last.forward(parameters, &x)
+    }
+}
