@@ -13,6 +13,8 @@ pub mod prototypes;
 
 pub mod contrast;
 
+pub mod pretrain;
+
 pub mod transfer;
 
 pub mod world;

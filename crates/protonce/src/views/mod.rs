@@ -1,1 +1,36 @@
-//! (being written)
+//! From bytes to the two random views of an image.
+//!
+//! Enters: encoded images from [`crate::data`]. Leaves: batches of normalised pixels, two random
+//! views an image for training (the query view and the key view, x_i augmented twice) or one centre
+//! crop for the expectation step and for evaluation.
+//!
+//! Every operation computes what Pillow and torchvision compute on 8-bit pixels, so that a
+//! representation learnt here can be compared with a published one: same resampling, same blur,
+//! same rounding. A view depends on (seed, epoch, index, view) alone, never on the thread that made
+//! it.
+//!
+//! The files follow a pixel: [`decode`] → parameters drawn ([`ViewParameters`]) → resize, colour,
+//! blur → [`Renderer`], which puts them in a recipe's order → [`Loader`], which does so for
+//! batches on several threads.
+
+mod blur;
+mod check;
+mod color;
+mod config;
+mod decode;
+mod loader;
+mod parameters;
+mod random;
+mod render;
+mod resize;
+
+pub use blur::gaussian_blur;
+pub use check::{Broken, ClassCount, DataReport, Sizes, Spread, check};
+pub use color::{brightness, contrast, flip, grey, hue, saturation};
+pub use config::{ConfigError, Recipe, ViewConfig};
+pub use decode::{DecodeError, Image, MAX_PIXELS, decode, decode_into};
+pub use loader::{Batch, Loader, LoaderError, Unreadable};
+pub use parameters::{JitterStep, ViewParameters};
+pub use random::ViewRandom;
+pub use render::Renderer;
+pub use resize::{CropBox, Resizer};

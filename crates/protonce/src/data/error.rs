@@ -1,0 +1,133 @@
+//! What can go wrong between an argument and an image's bytes.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::IMAGE_EXTENSIONS;
+
+/// A data set that cannot be opened, or an image whose bytes cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// Nothing at the path.
+    #[error(
+        "{} does not exist: expected a folder of images, a .tar or a text list; check the path",
+        path.display()
+    )]
+    Missing {
+        /// The path that was looked for.
+        path: PathBuf,
+    },
+    /// A folder, archive or list in which not one image was found.
+    #[error(
+        "no images in {place}: expected files ending in {}, found {found}; pass the folder, .tar \
+         or list that holds the images",
+        IMAGE_EXTENSIONS.join(", ")
+    )]
+    NoImages {
+        /// The folder, archive or list.
+        place: String,
+        /// What is there instead.
+        found: String,
+    },
+    /// `#SUBFOLDER` names nothing inside the root.
+    #[error(
+        "{} has no folder \"{subfolder}\": expected one of its folders after the '#'; it holds \
+         {found}",
+        path.display()
+    )]
+    UnknownSubfolder {
+        /// The root.
+        path: PathBuf,
+        /// What was asked for.
+        subfolder: String,
+        /// The folders that are there.
+        found: String,
+    },
+    /// A file that is none of the kinds a data set can be.
+    #[error(
+        "{} is {found}: expected a folder of images, an uncompressed .tar or a text list with \
+         one path[<tab>label] a line; {remedy}",
+        path.display()
+    )]
+    WrongKind {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        found: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A folder, an archive or an image that the operating system refuses to read.
+    #[error("cannot read {}: {source}; check that it exists and that you may read it", path.display())]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An archive whose headers make no sense.
+    #[error(
+        "{} is not a tar archive that can be read ({source}): expected an uncompressed, undamaged \
+         .tar; pack it again",
+        path.display()
+    )]
+    BrokenArchive {
+        /// The archive.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An archive that ends before its last image does.
+    #[error(
+        "{} is cut short: \"{name}\" should end at byte {expected} but the file has {found}; copy \
+         or download it again",
+        path.display()
+    )]
+    TruncatedArchive {
+        /// The archive.
+        path: PathBuf,
+        /// First image that does not fit.
+        name: String,
+        /// Bytes the archive should have at least.
+        expected: u64,
+        /// Bytes it has.
+        found: u64,
+    },
+    /// A file in an archive that is not stored in one piece.
+    #[error(
+        "{} stores \"{name}\" as a sparse file: expected files in one piece; pack it again without \
+         --sparse",
+        path.display()
+    )]
+    SparseArchive {
+        /// The archive.
+        path: PathBuf,
+        /// The sparse file.
+        name: String,
+    },
+    /// A file whose name is not Unicode, which could not be written into lists and reports.
+    #[error(
+        "the file name {} is not valid UTF-8: expected names that can be written into lists and \
+         reports; rename it",
+        path.display()
+    )]
+    NameNotUnicode {
+        /// The file, shown with replacement characters.
+        path: PathBuf,
+    },
+}
+
+/// "a, b, c and 5 more": enough of what is there to see a misspelling.
+pub(super) fn some_of(names: &[String], noun: &str) -> String {
+    const SHOWN: usize = 8;
+    if names.is_empty() {
+        return format!("no {noun}");
+    }
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("\"{name}\"")).collect();
+    let shown = shown.join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

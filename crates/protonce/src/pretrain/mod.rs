@@ -1,0 +1,3 @@
+//! x
+mod config;
+pub use config::*;

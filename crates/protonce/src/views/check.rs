@@ -1,0 +1,185 @@
+//! Looks at every image of a data set before a run depends on them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::Serialize;
+
+use super::decode::format_name;
+use super::{Image, decode_into};
+use crate::data::Dataset;
+
+/// What a data set is made of.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DataReport {
+    /// Images listed.
+    pub images: usize,
+    /// Images that can be decoded.
+    pub readable: usize,
+    /// Encoded bytes of all images that can be read.
+    pub bytes: u64,
+    /// Images of each class, in the order of the classes; empty without labels.
+    pub classes: Vec<ClassCount>,
+    /// Images without a label.
+    pub unlabelled: usize,
+    /// Readable images of each format.
+    pub formats: BTreeMap<String, usize>,
+    /// Sizes of the readable images; none when there are none.
+    pub sizes: Option<Sizes>,
+    /// Readable images in which every pixel is grey.
+    pub grey: usize,
+    /// Images that cannot be decoded, in order.
+    pub broken: Vec<Broken>,
+}
+
+/// How many images a class has.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClassCount {
+    /// Name of the class.
+    pub name: String,
+    /// Its images, readable or not.
+    pub images: usize,
+}
+
+/// Widths and heights in pixels, each on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Sizes {
+    /// Of the widths.
+    pub width: Spread,
+    /// Of the heights.
+    pub height: Spread,
+}
+
+/// Smallest, middle and largest of many numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// Smallest.
+    pub min: usize,
+    /// The lower of the two middle ones where their number is even.
+    pub median: usize,
+    /// Largest.
+    pub max: usize,
+}
+
+/// An image that cannot be decoded.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Broken {
+    /// Its index.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// Why, as a sentence.
+    pub reason: String,
+}
+
+/// Decodes every image on `threads` threads (0: one a core).
+///
+/// `progress` is called after each image with the number done so far, from any of the threads.
+pub fn check(dataset: &Dataset, threads: usize, progress: impl Fn(usize) + Sync) -> DataReport {
+    let threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let next = AtomicUsize::new(0);
+    let done = AtomicUsize::new(0);
+    let look = || {
+        let mut findings = Vec::new();
+        let mut bytes = Vec::new();
+        let mut image = Image::default();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= dataset.len() {
+                return findings;
+            }
+            findings.push((index, Finding::of(dataset, index, &mut bytes, &mut image)));
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1);
+        }
+    };
+    let mut findings: Vec<(usize, Finding)> = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(look)).collect();
+        let mut findings = look();
+        for other in others {
+            match other.join() {
+                Ok(more) => findings.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        findings
+    });
+    findings.sort_unstable_by_key(|&(index, _)| index);
+    summarise(dataset, findings)
+}
+
+/// What was found out about one image.
+enum Finding {
+    Readable { format: &'static str, bytes: usize, width: usize, height: usize, grey: bool },
+    Broken(String),
+}
+
+impl Finding {
+    fn of(dataset: &Dataset, index: usize, bytes: &mut Vec<u8>, image: &mut Image) -> Finding {
+        if let Err(error) = dataset.read(index, bytes) {
+            return Finding::Broken(error.to_string());
+        }
+        let decoded = decode_into(bytes, image).and_then(|()| format_name(bytes));
+        match decoded {
+            Err(error) => Finding::Broken(error.to_string()),
+            Ok(format) => Finding::Readable {
+                format,
+                bytes: bytes.len(),
+                width: image.width,
+                height: image.height,
+                grey: image.pixels.chunks_exact(3).all(|p| p[0] == p[1] && p[1] == p[2]),
+            },
+        }
+    }
+}
+
+fn summarise(dataset: &Dataset, findings: Vec<(usize, Finding)>) -> DataReport {
+    let mut class_sizes = vec![0; dataset.classes().len()];
+    let mut unlabelled = 0;
+    for index in 0..dataset.len() {
+        match dataset.label(index) {
+            Some(label) => class_sizes[label] += 1,
+            None => unlabelled += 1,
+        }
+    }
+    let count = |(name, &images): (&String, &usize)| ClassCount { name: name.clone(), images };
+    let mut report = DataReport {
+        images: dataset.len(),
+        readable: 0,
+        bytes: 0,
+        classes: dataset.classes().iter().zip(&class_sizes).map(count).collect(),
+        unlabelled,
+        formats: BTreeMap::new(),
+        sizes: None,
+        grey: 0,
+        broken: Vec::new(),
+    };
+    let (mut widths, mut heights) = (Vec::new(), Vec::new());
+    for (index, finding) in findings {
+        match finding {
+            Finding::Readable { format, bytes, width, height, grey } => {
+                report.readable += 1;
+                report.bytes += bytes as u64;
+                *report.formats.entry(format.to_owned()).or_default() += 1;
+                widths.push(width);
+                heights.push(height);
+                report.grey += usize::from(grey);
+            }
+            Finding::Broken(reason) => {
+                let name = dataset.name(index).to_owned();
+                report.broken.push(Broken { index, name, reason });
+            }
+        }
+    }
+    report.sizes =
+        spread(widths).zip(spread(heights)).map(|(width, height)| Sizes { width, height });
+    report
+}
+
+fn spread(mut numbers: Vec<usize>) -> Option<Spread> {
+    numbers.sort_unstable();
+    let (&min, &max) = (numbers.first()?, numbers.last()?);
+    Some(Spread { min, median: numbers[(numbers.len() - 1) / 2], max })
+}

@@ -1,0 +1,170 @@
+//! What a view looks like: the settings and the two published recipes.
+
+use serde::{Deserialize, Serialize};
+
+/// The order in which a recipe applies its operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recipe {
+    /// Resized crop → grey → jitter → flip → normalise (MoCo v1, PCL v1).
+    V1,
+    /// Resized crop → jitter → grey → blur → flip → normalise (MoCo v2, PCL v2).
+    V2,
+}
+
+/// Everything that decides how views are drawn and made.
+///
+/// Probabilities are in [0, 1]; pairs are `[low, high]`. Source of the defaults: the published
+/// code's `main_pcl.py`; ranges mean what they mean in torchvision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ViewConfig {
+    /// Order of operations.
+    #[serde(rename = "views")]
+    pub recipe: Recipe,
+    /// Side of a view in pixels.
+    pub image_size: usize,
+    /// Length in pixels the short side is resized to before the centre crop of an evaluation view.
+    pub eval_resize: usize,
+    /// Share of the image's area a random crop covers.
+    pub crop_scale: [f64; 2],
+    /// Width of a random crop over its height, before it is resized to a square.
+    pub crop_ratio: [f64; 2],
+    /// Strengths of brightness, contrast, saturation and hue jitter. The first three draw a factor
+    /// from [max(0, 1 − s), 1 + s], hue a shift from [−s, s] of a turn (s at most 0.5).
+    pub jitter: [f64; 4],
+    /// How often a view is jittered.
+    pub jitter_probability: f64,
+    /// How often a view turns grey.
+    pub grey_probability: f64,
+    /// How often a view is blurred (recipe v2 only).
+    pub blur_probability: f64,
+    /// Standard deviation of the blur in pixels.
+    pub blur_sigma: [f64; 2],
+    /// How often a view is mirrored left to right.
+    pub flip_probability: f64,
+    /// Subtracted from each channel (red, green, blue) after scaling to [0, 1].
+    pub mean: [f64; 3],
+    /// Each channel is divided by this afterwards.
+    pub std: [f64; 3],
+}
+
+impl ViewConfig {
+    /// The views of MoCo v1 and PCL v1.
+    pub fn v1(image_size: usize) -> ViewConfig {
+        ViewConfig {
+            recipe: Recipe::V1,
+            jitter: [0.4; 4],
+            jitter_probability: 1.0,
+            blur_probability: 0.0,
+            ..ViewConfig::v2(image_size)
+        }
+    }
+
+    /// The views of MoCo v2 and PCL v2.
+    pub fn v2(image_size: usize) -> ViewConfig {
+        ViewConfig {
+            recipe: Recipe::V2,
+            image_size,
+            // 256 for 224, as everywhere in the field; the same proportion for other sizes.
+            eval_resize: (image_size * 8 + 3) / 7,
+            crop_scale: [0.2, 1.0],
+            crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
+            jitter: [0.4, 0.4, 0.4, 0.1],
+            jitter_probability: 0.8,
+            grey_probability: 0.2,
+            blur_probability: 0.5,
+            blur_sigma: [0.1, 2.0],
+            flip_probability: 0.5,
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+        }
+    }
+
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// Names the first setting that is out of range and what it should be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let check = |holds: bool, setting, found: &dyn std::fmt::Debug, expected| {
+            let found = format!("{found:?}");
+            if holds { Ok(()) } else { Err(ConfigError { setting, found, expected }) }
+        };
+        check(
+            (1..=MAX_IMAGE_SIZE).contains(&self.image_size),
+            "image_size",
+            &self.image_size,
+            "between 1 and 4096 pixels",
+        )?;
+        check(
+            (self.image_size..=2 * MAX_IMAGE_SIZE).contains(&self.eval_resize),
+            "eval_resize",
+            &self.eval_resize,
+            "at least image_size and at most 8192 pixels",
+        )?;
+        let [low, high] = self.crop_scale;
+        check(
+            0.0 < low && low <= high && high <= 1.0,
+            "crop_scale",
+            &self.crop_scale,
+            "[low, high] with 0 < low <= high <= 1",
+        )?;
+        let [low, high] = self.crop_ratio;
+        check(
+            0.0 < low && low <= high && high.is_finite(),
+            "crop_ratio",
+            &self.crop_ratio,
+            "[low, high] with 0 < low <= high",
+        )?;
+        check(
+            self.jitter.iter().all(|strength| (0.0..=f64::MAX).contains(strength))
+                && self.jitter[3] <= 0.5,
+            "jitter",
+            &self.jitter,
+            "[brightness, contrast, saturation, hue], none negative, hue at most 0.5",
+        )?;
+        for (setting, probability) in [
+            ("jitter_probability", self.jitter_probability),
+            ("grey_probability", self.grey_probability),
+            ("blur_probability", self.blur_probability),
+            ("flip_probability", self.flip_probability),
+        ] {
+            let holds = (0.0..=1.0).contains(&probability);
+            check(holds, setting, &probability, "a probability between 0 and 1")?;
+        }
+        let [low, high] = self.blur_sigma;
+        check(
+            0.0 <= low && low <= high && high <= 100.0,
+            "blur_sigma",
+            &self.blur_sigma,
+            "[low, high] in pixels with 0 <= low <= high <= 100",
+        )?;
+        check(
+            self.mean.iter().all(|mean| mean.is_finite()),
+            "mean",
+            &self.mean,
+            "three finite numbers",
+        )?;
+        check(
+            self.std.iter().all(|&std| std.is_finite() && std > 0.0),
+            "std",
+            &self.std,
+            "three positive numbers",
+        )
+    }
+}
+
+/// Larger views than anyone trains on; keeps sizes of buffers far from overflow.
+const MAX_IMAGE_SIZE: usize = 4096;
+
+/// A setting of [`ViewConfig`] that is out of range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the view setting {setting} is {found}: expected {expected}")]
+pub struct ConfigError {
+    /// Name of the setting.
+    pub setting: &'static str,
+    /// Its value.
+    pub found: String,
+    /// What it should be.
+    pub expected: &'static str,
+}

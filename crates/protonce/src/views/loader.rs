@@ -1,0 +1,493 @@
+//! Batches of views, made on several threads, in the order of a plan.
+//!
+//! Threads take one image at a time, not one batch, so that the first batch is ready as soon as the
+//! cores together can make it. A batch's memory is laid out before its first image is begun, and
+//! every image is written straight to its place. How far threads run ahead is bounded; a consumer
+//! that pauses makes them pause.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::{ConfigError, Image, Renderer, ViewConfig, ViewParameters, ViewRandom, decode_into};
+use crate::data::Dataset;
+
+/// Views of the images of one step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The images that could be read, in the plan's order.
+    pub indices: Vec<usize>,
+    /// Query views and key views for training, centre crops alone for evaluation. Each is row-major
+    /// [`indices.len()`, `image_size`, `image_size`, 3], normalised: permuted to channels first it
+    /// is a channels-last tensor without a copy.
+    pub views: Vec<Vec<f32>>,
+    /// Side of a view in pixels.
+    pub image_size: usize,
+    /// The images of the plan that could not be read, in its order.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// An image that was left out, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its index in the data set.
+    pub index: usize,
+    /// Its name in the data set.
+    pub name: String,
+    /// What went wrong, as a sentence.
+    pub reason: String,
+}
+
+/// A loader that cannot start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoaderError {
+    /// A view setting is out of range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The plan names an image that the data set does not have.
+    #[error("the plan asks for image {index}: expected less than {length}, the number of images")]
+    IndexOutOfRange {
+        /// The image asked for.
+        index: usize,
+        /// Images in the data set.
+        length: usize,
+    },
+    /// The operating system gives no more threads.
+    #[error("cannot start a loader thread ({0}): expected one a core; use fewer threads")]
+    Thread(std::io::Error),
+    /// A thread met a bug in this program.
+    #[error("making views of image {index} ({name}) panicked: {message}; please report this")]
+    Panicked {
+        /// The image in work.
+        index: usize,
+        /// Its name.
+        name: String,
+        /// The panic's message.
+        message: String,
+    },
+}
+
+/// An iterator of [`Batch`]es in the order of a plan.
+///
+/// The same batches come out bit for bit whatever the number of threads. An image that cannot be
+/// read is left out of its batch and reported there. After an error the iterator ends. Dropping it
+/// stops the threads as soon as each has finished its image.
+#[derive(Debug)]
+pub struct Loader {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    waited: Duration,
+    failed: bool,
+}
+
+/// Which views are made.
+#[derive(Clone, Copy, Debug)]
+enum Mode {
+    /// Two random views an image.
+    Training { seed: u64, epoch: u64 },
+    /// The centre crop.
+    Evaluation,
+}
+
+impl Mode {
+    fn views(self) -> usize {
+        match self {
+            Mode::Training { .. } => 2,
+            Mode::Evaluation => 1,
+        }
+    }
+}
+
+impl Loader {
+    /// Query and key views of the batches of image indices in `plan`, which the caller has
+    /// shuffled. `threads` 0 means one a core.
+    ///
+    /// # Errors
+    /// When a setting is out of range, an index is not in the data set or no thread can be started.
+    pub fn training(
+        dataset: Arc<Dataset>,
+        config: ViewConfig,
+        plan: Vec<Vec<usize>>,
+        seed: u64,
+        epoch: u64,
+        threads: usize,
+    ) -> Result<Loader, LoaderError> {
+        Loader::start(dataset, config, plan, Mode::Training { seed, epoch }, threads)
+    }
+
+    /// Centre crops of the batches of image indices in `plan`. `threads` 0 means one a core.
+    ///
+    /// # Errors
+    /// When a setting is out of range, an index is not in the data set or no thread can be started.
+    pub fn evaluation(
+        dataset: Arc<Dataset>,
+        config: ViewConfig,
+        plan: Vec<Vec<usize>>,
+        threads: usize,
+    ) -> Result<Loader, LoaderError> {
+        Loader::start(dataset, config, plan, Mode::Evaluation, threads)
+    }
+
+    fn start(
+        dataset: Arc<Dataset>,
+        config: ViewConfig,
+        plan: Vec<Vec<usize>>,
+        mode: Mode,
+        threads: usize,
+    ) -> Result<Loader, LoaderError> {
+        config.validate()?;
+        let length = dataset.len();
+        if let Some(&index) = plan.iter().flatten().find(|&&index| index >= length) {
+            return Err(LoaderError::IndexOutOfRange { index, length });
+        }
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let ahead = batches_ahead(&config, &plan, mode, threads);
+        let shared = Arc::new(Shared {
+            dataset,
+            config,
+            plan,
+            mode,
+            ahead,
+            state: Mutex::default(),
+            room: Condvar::new(),
+            ready: Condvar::new(),
+        });
+        // Threads started before one fails are stopped by the drop of this loader.
+        let mut loader =
+            Loader { shared, threads: Vec::new(), waited: Duration::ZERO, failed: false };
+        for number in 0..threads {
+            let shared = Arc::clone(&loader.shared);
+            let thread = std::thread::Builder::new()
+                .name(format!("views-{number}"))
+                .spawn(move || shared.work())
+                .map_err(LoaderError::Thread)?;
+            loader.threads.push(thread);
+        }
+        Ok(loader)
+    }
+
+    /// Time the consumer has spent waiting for a batch: what a faster input would have saved.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// Hands back the memory of a batch's views for use in a later batch.
+    ///
+    /// Worth it for large views: the system gives memory to a process in pages of a few kilobytes
+    /// and clears every one.
+    pub fn recycle(&self, batch: Batch) {
+        let mut state = self.shared.lock();
+        if state.spare.len() < self.shared.mode.views() * 2 {
+            state.spare.extend(batch.views);
+        }
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Batch, LoaderError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let shared = &self.shared;
+        let mut state = shared.lock();
+        let batch = state.taken;
+        let indices = shared.plan.get(batch)?;
+        let begin = Instant::now();
+        let assembly = loop {
+            if let Some(error) = state.error.take() {
+                self.failed = true;
+                return Some(Err(error));
+            }
+            if state.open.front().is_some_and(|assembly| assembly.pending == 0)
+                && let Some(assembly) = state.open.pop_front()
+            {
+                break assembly;
+            }
+            state = shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        state.taken += 1;
+        drop(state);
+        shared.room.notify_all();
+        self.waited += begin.elapsed();
+        Some(Ok(assembly.into_batch(indices, &shared.config)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.shared.plan.len() - self.shared.lock().taken;
+        (0, Some(left))
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.shared.lock().stop = true;
+        self.shared.room.notify_all();
+        for thread in self.threads.drain(..) {
+            // A thread catches its own panics; there is nothing left to learn from it.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Batches that may be in the making at once: two at least so that threads have work while a batch
+/// is consumed, enough to occupy every thread, and no more than fit in a fixed amount of memory.
+fn batches_ahead(config: &ViewConfig, plan: &[Vec<usize>], mode: Mode, threads: usize) -> usize {
+    const MEMORY: usize = 512 << 20;
+    const USUAL: usize = 4;
+    let largest = plan.iter().map(Vec::len).max().unwrap_or(0).max(1);
+    let image_bytes = config.image_size * config.image_size * 3 * size_of::<f32>();
+    let fitting = MEMORY / (image_bytes * mode.views() * largest).max(1);
+    let occupying = 2 * threads / largest + 1;
+    fitting.min(occupying.max(USUAL)).max(2)
+}
+
+/// What the consumer and the threads share.
+#[derive(Debug)]
+struct Shared {
+    dataset: Arc<Dataset>,
+    config: ViewConfig,
+    plan: Vec<Vec<usize>>,
+    mode: Mode,
+    /// Batches that may be open at once.
+    ahead: usize,
+    state: Mutex<State>,
+    /// Signalled when a batch was taken, or when threads should stop.
+    room: Condvar,
+    /// Signalled when a batch is complete, or when a thread failed.
+    ready: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Batches the consumer has taken; the first in `open` is the next one.
+    taken: usize,
+    /// Batches begun and not yet taken.
+    open: VecDeque<Assembly>,
+    /// The next image to hand out: its batch, its position in that batch.
+    next: (usize, usize),
+    spare: Vec<Vec<f32>>,
+    error: Option<LoaderError>,
+    stop: bool,
+}
+
+/// A batch in the making.
+#[derive(Debug)]
+struct Assembly {
+    /// One buffer a view, with a slot for every image of the plan.
+    views: Vec<Vec<f32>>,
+    /// Images not yet finished. While it is not zero, threads write into `views`.
+    pending: usize,
+    /// Position in the batch of each image that could not be read.
+    unreadable: Vec<(usize, Unreadable)>,
+}
+
+/// One image to make views of.
+struct Task {
+    batch: usize,
+    position: usize,
+    index: usize,
+    slots: Vec<Slot>,
+}
+
+/// The place of one view in its batch.
+struct Slot {
+    start: *mut f32,
+    length: usize,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that can panic runs under the lock, and if it did the state would still be whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A thread's life: take an image, make its views, report.
+    fn work(&self) {
+        let mut maker = Maker::new(&self.config);
+        while let Some(mut task) = self.take() {
+            let index = task.index;
+            let made = catch_unwind(AssertUnwindSafe(|| maker.make(self, &mut task)));
+            match made {
+                Ok(result) => self.finish(&task, result.err()),
+                Err(panic) => {
+                    let message = panic
+                        .downcast_ref::<&str>()
+                        .map(|text| (*text).to_owned())
+                        .or_else(|| panic.downcast_ref::<String>().cloned())
+                        .unwrap_or_else(|| "without a message".to_owned());
+                    let name = self.dataset.name(index).to_owned();
+                    let mut state = self.lock();
+                    state.error = Some(LoaderError::Panicked { index, name, message });
+                    state.stop = true;
+                    drop(state);
+                    self.ready.notify_all();
+                    self.room.notify_all();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The next image, once there is room for its batch; none when all are handed out.
+    fn take(&self) -> Option<Task> {
+        let mut state = self.lock();
+        loop {
+            let (batch, position) = state.next;
+            if state.stop || batch >= self.plan.len() {
+                return None;
+            }
+            if batch >= state.taken + self.ahead {
+                state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let indices = &self.plan[batch];
+            if position == 0 {
+                let assembly = self.begin(indices.len(), &mut state.spare);
+                state.open.push_back(assembly);
+            }
+            if position >= indices.len() {
+                // A batch without images is complete as it is.
+                state.next = (batch + 1, 0);
+                self.ready.notify_all();
+                continue;
+            }
+            state.next =
+                if position + 1 < indices.len() { (batch, position + 1) } else { (batch + 1, 0) };
+            let assembly = batch - state.taken;
+            let slots = state.open[assembly].slots(position, self.view_length());
+            return Some(Task { batch, position, index: indices[position], slots });
+        }
+    }
+
+    fn begin(&self, images: usize, spare: &mut Vec<Vec<f32>>) -> Assembly {
+        let length = images * self.view_length();
+        let buffer = |_| match spare.pop() {
+            Some(mut buffer) => {
+                buffer.resize(length, 0.0);
+                buffer
+            }
+            // Zeroed by the system, page by page, on the thread that first writes there.
+            None => vec![0.0; length],
+        };
+        let views = (0..self.mode.views()).map(buffer).collect();
+        Assembly { views, pending: images, unreadable: Vec::new() }
+    }
+
+    fn finish(&self, task: &Task, reason: Option<String>) {
+        let unreadable = reason.map(|reason| {
+            let name = self.dataset.name(task.index).to_owned();
+            (task.position, Unreadable { index: task.index, name, reason })
+        });
+        let mut state = self.lock();
+        // A batch with pending images is never taken, so it is still there.
+        let assembly = task.batch - state.taken;
+        let assembly = &mut state.open[assembly];
+        assembly.unreadable.extend(unreadable);
+        assembly.pending -= 1;
+        if assembly.pending == 0 {
+            drop(state);
+            self.ready.notify_all();
+        }
+    }
+
+    /// Numbers in one view.
+    fn view_length(&self) -> usize {
+        self.config.image_size * self.config.image_size * 3
+    }
+}
+
+impl Assembly {
+    /// The places of an image's views.
+    fn slots(&mut self, position: usize, length: usize) -> Vec<Slot> {
+        let slot = |view: &mut Vec<f32>| {
+            debug_assert!((position + 1) * length <= view.len());
+            Slot { start: view.as_mut_ptr().wrapping_add(position * length), length }
+        };
+        self.views.iter_mut().map(slot).collect()
+    }
+
+    /// Closes the gaps that unreadable images left.
+    fn into_batch(mut self, plan: &[usize], config: &ViewConfig) -> Batch {
+        let image_size = config.image_size;
+        let length = image_size * image_size * 3;
+        self.unreadable.sort_by_key(|&(position, _)| position);
+        let mut indices = plan.to_vec();
+        if !self.unreadable.is_empty() {
+            let missing = |position| {
+                self.unreadable.binary_search_by_key(&position, |&(missing, _)| missing).is_ok()
+            };
+            let readable: Vec<usize> = (0..plan.len()).filter(|&p| !missing(p)).collect();
+            for view in &mut self.views {
+                for (to, &from) in readable.iter().enumerate() {
+                    view.copy_within(from * length..(from + 1) * length, to * length);
+                }
+                view.truncate(readable.len() * length);
+            }
+            indices = readable.iter().map(|&position| plan[position]).collect();
+        }
+        let unreadable = self.unreadable.into_iter().map(|(_, unreadable)| unreadable).collect();
+        Batch { indices, views: self.views, image_size, unreadable }
+    }
+}
+
+impl Slot {
+    /// The numbers of the view.
+    fn pixels(&mut self) -> &mut [f32] {
+        // SAFETY: `start` and `length` come from `Assembly::slots`, which stays inside one vector of
+        // initialised numbers. `Shared::take` hands out each (batch, position) once, so no other
+        // slot overlaps, and `&mut self` admits one slice a slot. Until `Shared::finish` has counted
+        // this image the assembly's `pending` is above zero: `Loader::next` does not take it, and
+        // nothing else reads, grows or drops its vectors. (Moving an `Assembly` within the queue
+        // does not move its vectors' memory.) A task is not used after `finish`. If the loader is
+        // dropped first, the `Arc<Shared>` this thread runs on keeps the assembly alive.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.length) }
+    }
+}
+
+/// The working memory of one thread.
+struct Maker {
+    bytes: Vec<u8>,
+    image: Image,
+    renderer: Renderer,
+}
+
+impl Maker {
+    fn new(config: &ViewConfig) -> Maker {
+        let renderer = Renderer::new(config);
+        Maker { bytes: Vec::new(), image: Image::default(), renderer }
+    }
+
+    /// Reads and decodes once, then makes every view; an error is the reason to leave the image out.
+    fn make(&mut self, shared: &Shared, task: &mut Task) -> Result<(), String> {
+        let read = shared.dataset.read(task.index, &mut self.bytes);
+        read.map_err(|error| error.to_string())?;
+        decode_into(&self.bytes, &mut self.image).map_err(|error| error.to_string())?;
+        for (view, slot) in task.slots.iter_mut().enumerate() {
+            match shared.mode {
+                Mode::Training { seed, epoch } => {
+                    let (width, height) = (self.image.width, self.image.height);
+                    let mut random = ViewRandom::new(seed, epoch, task.index as u64, view as u64);
+                    let parameters =
+                        ViewParameters::draw(&shared.config, width, height, &mut random);
+                    self.renderer.training(&self.image, &parameters);
+                }
+                Mode::Evaluation => {
+                    self.renderer.evaluation(&self.image);
+                }
+            }
+            self.renderer.normalise_into(slot.pixels());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {}

@@ -1,0 +1,187 @@
+//! Crop and resize: Pillow's antialiased bilinear resampling, in its fixed point.
+
+use super::Image;
+
+/// A rectangle of an image in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CropBox {
+    /// First column.
+    pub left: usize,
+    /// First row.
+    pub top: usize,
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+impl CropBox {
+    /// The whole of an image.
+    pub fn whole(image: &Image) -> CropBox {
+        CropBox { left: 0, top: 0, width: image.width, height: image.height }
+    }
+}
+
+/// Resizes parts of images; keeps its working memory between calls.
+#[derive(Debug, Default)]
+pub struct Resizer {
+    horizontal: Taps,
+    vertical: Taps,
+    /// The needed rows of the box after the horizontal pass.
+    rows: Vec<u8>,
+    sums: Vec<i32>,
+}
+
+impl Resizer {
+    /// Resizes the `crop` of `image` to `width` × `height`, into `output`.
+    ///
+    /// Pixels outside the crop have no influence, as if it had been cut out first (torchvision's
+    /// `resized_crop`).
+    ///
+    /// # Panics
+    /// When the crop is empty or reaches outside the image.
+    pub fn resize(
+        &mut self,
+        image: &Image,
+        crop: CropBox,
+        (width, height): (usize, usize),
+        output: &mut Image,
+    ) {
+        let window = CropBox { left: 0, top: 0, width, height };
+        self.resize_window(image, crop, (width, height), window, output);
+    }
+
+    /// Resizes `image` so that its short side is `short_side` long and cuts out the central square
+    /// of `size` pixels (torchvision's `Resize` and `CenterCrop`).
+    ///
+    /// Only the pixels of that square are computed.
+    ///
+    /// # Panics
+    /// When the image is empty or `short_side` is less than `size`.
+    pub fn resize_and_center_crop(
+        &mut self,
+        image: &Image,
+        short_side: usize,
+        size: usize,
+        output: &mut Image,
+    ) {
+        let shortest = image.width.min(image.height);
+        let scaled = |length: usize| short_side * length / shortest;
+        let (width, height) = (scaled(image.width), scaled(image.height));
+        let centered = |length: usize| ((length - size) as f64 / 2.0).round_ties_even() as usize;
+        let window =
+            CropBox { left: centered(width), top: centered(height), width: size, height: size };
+        self.resize_window(image, CropBox::whole(image), (width, height), window, output);
+    }
+
+    /// Computes the `window` of what resizing the `crop` to `width` × `height` would give.
+    fn resize_window(
+        &mut self,
+        image: &Image,
+        crop: CropBox,
+        (width, height): (usize, usize),
+        window: CropBox,
+        output: &mut Image,
+    ) {
+        self.horizontal.compute(crop.width, width, window.left, window.width);
+        self.vertical.compute(crop.height, height, window.top, window.height);
+        output.width = window.width;
+        output.height = window.height;
+        let row_bytes = window.width * 3;
+        output.pixels.resize(row_bytes * window.height, 0);
+
+        // Rows the vertical pass will look at; the horizontal pass makes no others.
+        let first = self.vertical.starts.first().copied().unwrap_or(0);
+        let end = self.vertical.starts.last().map_or(0, |start| start + self.vertical.longest);
+        let end = end.min(crop.height);
+        self.rows.resize(row_bytes * (end - first), 0);
+        for (row, y) in self.rows.chunks_exact_mut(row_bytes).zip(first..end) {
+            let start = ((crop.top + y) * image.width + crop.left) * 3;
+            self.horizontal.along_row(&image.pixels[start..start + crop.width * 3], row);
+        }
+
+        self.sums.resize(row_bytes, 0);
+        for (y, row) in output.pixels.chunks_exact_mut(row_bytes).enumerate() {
+            let (start, weights) = self.vertical.of(y);
+            self.sums.fill(HALF);
+            let rows = self.rows[(start - first) * row_bytes..].chunks_exact(row_bytes);
+            for (source, &weight) in rows.zip(weights) {
+                for (sum, &value) in self.sums.iter_mut().zip(source) {
+                    *sum += i32::from(value) * weight;
+                }
+            }
+            for (value, &sum) in row.iter_mut().zip(&self.sums) {
+                *value = to_byte(sum);
+            }
+        }
+    }
+}
+
+/// Fractional bits of a weight: 32 less 8 for the value, less 2 so that sums cannot overflow.
+const PRECISION: u32 = 32 - 8 - 2;
+const HALF: i32 = 1 << (PRECISION - 1);
+
+fn to_byte(sum: i32) -> u8 {
+    (sum >> PRECISION).clamp(0, 255) as u8
+}
+
+/// For every output element, the input elements it is made of and their weights.
+#[derive(Debug, Default)]
+struct Taps {
+    /// First input element.
+    starts: Vec<usize>,
+    /// `longest` weights for each output element, zero where it has fewer.
+    weights: Vec<i32>,
+    longest: usize,
+    exact: Vec<f64>,
+}
+
+impl Taps {
+    /// Taps of the output elements `first..first + count` when `input` elements become `output`.
+    fn compute(&mut self, input: usize, output: usize, first: usize, count: usize) {
+        let scale = input as f64 / output as f64;
+        // Shrinking widens the triangle to cover all inputs: that is the antialiasing.
+        let support = scale.max(1.0);
+        self.longest = (2 * support.ceil() as usize + 1).min(input);
+        self.starts.clear();
+        self.weights.clear();
+        for position in first..first + count {
+            let center = (position as f64 + 0.5) * scale;
+            let start = (center - support + 0.5).max(0.0) as usize;
+            let end = ((center + support + 0.5) as usize).min(input);
+            let triangle = |element: usize| {
+                let distance = (element as f64 - center + 0.5) * (1.0 / support);
+                (1.0 - distance.abs()).max(0.0)
+            };
+            self.exact.clear();
+            self.exact.extend((start..end).map(triangle));
+            let total: f64 = self.exact.iter().sum();
+            self.starts.push(start);
+            let filled = self.weights.len();
+            let one = f64::from(1 << PRECISION);
+            self.weights.extend(self.exact.iter().map(|w| (w / total * one + 0.5) as i32));
+            self.weights.resize(filled + self.longest, 0);
+        }
+    }
+
+    /// First input element and weights of an output element, counted from the first computed.
+    fn of(&self, position: usize) -> (usize, &[i32]) {
+        let weights = &self.weights[position * self.longest..(position + 1) * self.longest];
+        (self.starts[position], weights)
+    }
+
+    /// The horizontal pass on one row of interleaved RGB.
+    fn along_row(&self, source: &[u8], row: &mut [u8]) {
+        let taps = self.starts.iter().zip(self.weights.chunks_exact(self.longest));
+        for (output, (&start, weights)) in row.chunks_exact_mut(3).zip(taps) {
+            let [mut red, mut green, mut blue] = [HALF; 3];
+            // Where fewer inputs than weights are left, the weights without one are zero.
+            for (pixel, &weight) in source[start * 3..].chunks_exact(3).zip(weights) {
+                red += i32::from(pixel[0]) * weight;
+                green += i32::from(pixel[1]) * weight;
+                blue += i32::from(pixel[2]) * weight;
+            }
+            output.copy_from_slice(&[to_byte(red), to_byte(green), to_byte(blue)]);
+        }
+    }
+}

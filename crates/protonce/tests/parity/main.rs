@@ -1,0 +1,5 @@
+//! Compares this crate with reference numbers computed by the published code and the libraries it
+//! is built on. One module a room.
+
+mod fixtures;
+mod views;

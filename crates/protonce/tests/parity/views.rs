@@ -1,0 +1,110 @@
+//! Every operation of the two recipes against Pillow and torchvision.
+
+use protonce::views::{
+    CropBox, Image, Resizer, brightness, contrast, flip, gaussian_blur, grey, hue, saturation,
+};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::fixtures;
+
+/// Cases in `views.json` whose operation is `operation`, each with its input and expected output.
+fn cases(operation: &str) -> Vec<(Value, Image, Image)> {
+    let described: Vec<Value> = serde_json::from_slice(&fixtures::load("views.json")).unwrap();
+    let numbers = fixtures::load("views.safetensors");
+    let numbers = SafeTensors::deserialize(&numbers).unwrap();
+    let image = |name: String| {
+        let tensor = numbers.tensor(&name).unwrap();
+        let [height, width, 3] = *tensor.shape() else { panic!("{name} is not an RGB image") };
+        Image { width, height, pixels: tensor.data().to_vec() }
+    };
+    let cases: Vec<_> = described
+        .into_iter()
+        .filter(|case| case["op"].as_str().unwrap().starts_with(operation))
+        .map(|case| {
+            let name = case["name"].as_str().unwrap().to_owned();
+            (case, image(format!("{name}.in")), image(format!("{name}.out")))
+        })
+        .collect();
+    assert!(!cases.is_empty(), "no reference numbers for {operation}");
+    cases
+}
+
+/// The same pixels, without exception: every operation repeats Pillow's arithmetic.
+fn assert_identical(case: &Value, found: &Image, expected: &Image) {
+    assert_eq!((found.width, found.height), (expected.width, expected.height), "{case}");
+    let differences: Vec<u8> =
+        found.pixels.iter().zip(&expected.pixels).map(|(a, b)| a.abs_diff(*b)).collect();
+    let largest = differences.iter().copied().max().unwrap();
+    let mean = differences.iter().map(|&d| f64::from(d)).sum::<f64>() / differences.len() as f64;
+    assert_eq!(largest, 0, "{case}: largest difference {largest}, mean {mean}");
+}
+
+fn number(case: &Value, key: &str) -> f32 {
+    case[key].as_f64().unwrap() as f32
+}
+
+fn pixels(case: &Value, key: &str) -> usize {
+    case[key].as_u64().unwrap() as usize
+}
+
+#[test]
+fn resized_crop_is_pillows() {
+    for (case, input, expected) in cases("resized_crop") {
+        let crop = CropBox {
+            left: pixels(&case, "left"),
+            top: pixels(&case, "top"),
+            width: pixels(&case, "width"),
+            height: pixels(&case, "height"),
+        };
+        let size = pixels(&case, "size");
+        let mut found = Image::default();
+        Resizer::default().resize(&input, crop, (size, size), &mut found);
+        assert_identical(&case, &found, &expected);
+    }
+}
+
+#[test]
+fn evaluation_view_is_torchvisions() {
+    for (case, input, expected) in cases("resize short side to 73, centre crop 64") {
+        let mut found = Image::default();
+        Resizer::default().resize_and_center_crop(&input, 73, 64, &mut found);
+        assert_identical(&case, &found, &expected);
+    }
+}
+
+#[test]
+fn colour_jitter_is_pillows() {
+    let operations: [(&str, fn(&mut [u8], f32)); 4] = [
+        ("brightness", brightness),
+        ("contrast", contrast),
+        ("saturation", saturation),
+        ("hue", hue),
+    ];
+    for (name, operation) in operations {
+        for (case, mut image, expected) in cases(name) {
+            operation(&mut image.pixels, number(&case, "factor"));
+            assert_identical(&case, &image, &expected);
+        }
+    }
+}
+
+#[test]
+fn grey_and_flip_are_pillows() {
+    for (case, mut image, expected) in cases("grayscale") {
+        grey(&mut image.pixels);
+        assert_identical(&case, &image, &expected);
+    }
+    for (case, mut image, expected) in cases("hflip") {
+        flip(&mut image.pixels, image.width);
+        assert_identical(&case, &image, &expected);
+    }
+}
+
+#[test]
+fn gaussian_blur_is_pillows() {
+    for (case, mut image, expected) in cases("gaussian_blur") {
+        gaussian_blur(&mut image, number(&case, "sigma"), &mut Vec::new());
+        assert_identical(&case, &image, &expected);
+    }
+}
