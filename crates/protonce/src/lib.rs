@@ -17,4 +17,5 @@ pub mod pretrain;
 
 pub mod transfer;
 
+pub mod device;
 pub mod world;

@@ -77,8 +77,7 @@ pub fn proto_nce(
 }
 
 fn cross_entropy(logits: &Tensor, target: &Tensor) -> Contrast {
-    let loss =
-        logits.cross_entropy_loss(target, None::<&Tensor>, Reduction::Mean, -100, 0.0);
+    let loss = logits.cross_entropy_loss(target, None::<&Tensor>, Reduction::Mean, -100, 0.0);
     let correct = logits.detach().argmax(1, false).eq_tensor(target);
     Contrast { loss, accuracy: correct.to_kind(Kind::Float).mean(Kind::Float) }
 }

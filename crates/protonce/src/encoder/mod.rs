@@ -6,6 +6,7 @@
 //!
 //! Images are float32 [batch, 3, height, width] in channels-last memory, as `views` makes them.
 
+mod extract;
 mod layers;
 mod parameters;
 mod resnet;
@@ -13,6 +14,7 @@ mod resnet;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+pub use extract::{Extracted, Output, extract, image_tensor};
 pub use layers::Mode;
 pub use parameters::Parameters;
 use resnet::ResNet;

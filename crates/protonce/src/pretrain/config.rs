@@ -304,7 +304,10 @@ impl Config {
     ///
     /// # Errors
     /// When a value cannot be written as TOML.
-    pub fn conflict(&self, resumed: &Config) -> Result<Option<(String, Value, Value)>, ConfigError> {
+    pub fn conflict(
+        &self,
+        resumed: &Config,
+    ) -> Result<Option<(String, Value, Value)>, ConfigError> {
         let (before, mut after) = (self.table()?, resumed.table()?);
         Ok(before.into_iter().find_map(|(name, old)| {
             let new = after.remove(&name)?;

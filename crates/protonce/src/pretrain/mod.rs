@@ -1,3 +1,682 @@
-//! x
+//! The EM loop: images and settings in, a trained encoder and its prototypes out (PCL, Algorithm 1).
+//!
+//! Every epoch begins with an E-step, which clusters the momentum embeddings of all images into
+//! prototypes, and goes on with an M-step, gradient descent on ProtoNCE. All random choices follow
+//! from the seed and from where in the run they are made, never from what happened before, so a
+//! run that was killed goes on from its last checkpoint to the same bits.
+
 mod config;
-pub use config::*;
+mod event;
+mod maximization;
+mod run_folder;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use tch::{Device, Kind, Tensor};
+
+pub use config::{Auto, Clusters, Config, ConfigError, Method, PrecisionChoice, Schedule};
+pub use event::{Event, GranularitySummary, Measures, Notice, Observer, Work};
+pub use run_folder::{RunError, RunFolder, read_events, read_weights};
+
+use crate::data::Dataset;
+use crate::encoder::{Encoder, EncoderError, Output, Precision, extract};
+use crate::prototypes::{ConcentrationOptions, PrototypeError, Prototypes, cluster};
+use crate::transfer::{Knn, TransferError, common_labels, knn_accuracy};
+use crate::views::{Loader, LoaderError, Unreadable};
+use crate::world::World;
+use maximization::{Sums, Trainer};
+use run_folder::{NamedTensors, Position};
+
+/// What can stop a run.
+#[derive(Debug, thiserror::Error)]
+pub enum PretrainError {
+    /// The run folder.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The views.
+    #[error(transparent)]
+    Loader(#[from] LoaderError),
+    /// The clustering.
+    #[error(transparent)]
+    Prototypes(#[from] PrototypeError),
+    /// The weights of a checkpoint.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
+    /// The evaluation.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// Nothing to tell apart.
+    #[error("{data} has one image: contrastive learning tells images apart and needs at least two")]
+    OneImage {
+        /// The data argument.
+        data: String,
+    },
+    /// A batch that the images cannot fill.
+    #[error(
+        "a batch of {batch} cannot be filled from the {images} images of {data}: use --batch-size {images} or less"
+    )]
+    BatchTooLarge {
+        /// The batch size.
+        batch: usize,
+        /// Images there are.
+        images: usize,
+        /// The data argument.
+        data: String,
+    },
+    /// Other images than those the run began with.
+    #[error(
+        "{data} is not what this run began with (names or labels differ): continue with the same images"
+    )]
+    OtherData {
+        /// The data argument.
+        data: String,
+    },
+    /// Too many images that cannot be read.
+    #[error("{bad} of {images} images cannot be read, more than --max-bad {max_bad} allows; the first: {}", names.join("; "))]
+    TooManyBad {
+        /// Images that cannot be read.
+        bad: usize,
+        /// Images there are.
+        images: usize,
+        /// The share that is allowed.
+        max_bad: f64,
+        /// The first ten, with reasons.
+        names: Vec<String>,
+    },
+    /// Training has diverged.
+    #[error("the loss is no longer finite in epoch {epoch}, step {step}: lower --lr; {}", match last { Some(path) => format!("the last good checkpoint is {}", path.display()), None => "there is no checkpoint yet".to_owned() })]
+    NotFinite {
+        /// The epoch.
+        epoch: usize,
+        /// The step.
+        step: usize,
+        /// The last checkpoint.
+        last: Option<PathBuf>,
+    },
+}
+
+/// How a run came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All epochs are done.
+    Finished,
+    /// It was asked to stop, and saved where it was.
+    Stopped,
+}
+
+/// Whether a run folder is begun or continued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// There must be no run yet.
+    Fresh,
+    /// Goes on from the last checkpoint.
+    Resume,
+}
+
+/// Pretrains an encoder on `dataset` and leaves everything in the run folder `out`.
+///
+/// `observer` is told what happens; `stop` is asked after every step.
+///
+/// # Errors
+/// Anything named in [`PretrainError`]. What was saved before stays and can be resumed.
+///
+/// # Panics
+/// When libtorch fails, for example for lack of memory.
+pub fn pretrain(
+    config: &Config,
+    device: Device,
+    dataset: Arc<Dataset>,
+    out: &std::path::Path,
+    start: Start,
+    world: &World,
+    observer: &mut Observer,
+    stop: &dyn Fn() -> bool,
+) -> Result<Outcome, PretrainError> {
+    let mut run = Run::open(config, device, dataset, out, start, world, observer)?;
+    for epoch in run.epoch..config.epochs {
+        // E-step: embed all images, cluster them at each granularity.
+        let prototypes = match config.method {
+            Method::Pcl if epoch >= config.warmup_epochs => run.expectation(epoch)?,
+            _ => Vec::new(),
+        };
+        // M-step: pull every query towards its key and its prototypes.
+        let learning_rate = config.learning_rate(epoch);
+        let batches = run.batches(epoch);
+        let mut loader = run.loader(&batches[run.step..], epoch)?;
+        let mut watch = Stopwatch::start(&loader);
+        while let Some(batch) = loader.next() {
+            let batch = batch?;
+            run.note_unreadable(&batch.unreadable)?;
+            // One image alone has nothing to be told apart from in its batch.
+            if batch.indices.len() > 1 {
+                let sums = run.trainer.step(&batch, &prototypes, learning_rate, epoch, run.step);
+                run.since_log += &sums;
+                watch.images += batch.indices.len();
+            }
+            loader.recycle(batch);
+            run.step += 1;
+            run.progress(Work::Training, run.step, batches.len());
+            let last = run.step == batches.len();
+            if last || run.step % config.log_every == 0 {
+                run.log(epoch, batches.len(), learning_rate, &mut watch, &loader)?;
+            }
+            if !last && stop() {
+                run.log(epoch, batches.len(), learning_rate, &mut watch, &loader)?;
+                run.save()?;
+                return Ok(Outcome::Stopped);
+            }
+        }
+        run.end_epoch(epoch, learning_rate, &watch, &loader)?;
+        let done = epoch + 1;
+        if done % config.eval_every == 0 || done == config.epochs {
+            run.evaluate()?;
+        }
+        let stopped = stop() && done < config.epochs;
+        if stopped || done % config.save_every == 0 || done == config.epochs {
+            run.save()?;
+        }
+        if stopped {
+            return Ok(Outcome::Stopped);
+        }
+    }
+    // What the finished encoder sees in the images.
+    if config.method == Method::Pcl {
+        run.expectation(config.epochs)?;
+    }
+    Ok(Outcome::Finished)
+}
+
+/// Seconds and images of the M-step, since the last log line and since the epoch began.
+struct Stopwatch {
+    epoch_start: Instant,
+    log_start: Instant,
+    images: usize,
+    epoch_images: usize,
+    waited: f64,
+}
+
+impl Stopwatch {
+    fn start(loader: &Loader) -> Stopwatch {
+        let now = Instant::now();
+        let waited = loader.waited().as_secs_f64();
+        Stopwatch { epoch_start: now, log_start: now, images: 0, epoch_images: 0, waited }
+    }
+}
+
+/// A run in progress.
+struct Run<'a, 'b> {
+    config: &'a Config,
+    device: Device,
+    dataset: Arc<Dataset>,
+    folder: RunFolder,
+    trainer: Trainer,
+    observer: &'a mut Observer<'b>,
+    /// Epochs completed.
+    epoch: usize,
+    /// Steps of the next epoch completed.
+    step: usize,
+    /// Why each unreadable image is so.
+    unreadable: BTreeMap<usize, Unreadable>,
+    since_log: Sums,
+    epoch_sums: Sums,
+    fingerprint: String,
+    /// A run that was stopped within an epoch finds that epoch's prototypes on disk.
+    resumed_within: bool,
+    evaluation: Option<Evaluation>,
+}
+
+/// The labelled images of the kNN evaluation.
+struct Evaluation {
+    train: (Arc<Dataset>, Vec<i64>),
+    test: (Arc<Dataset>, Vec<i64>),
+    chance: f64,
+}
+
+impl Evaluation {
+    fn open(config: &Config) -> Result<Option<Evaluation>, PretrainError> {
+        if config.eval_train.is_empty() {
+            return Ok(None);
+        }
+        let open = |argument: &str| Dataset::open(argument).map_err(TransferError::from);
+        let train = open(&config.eval_train)?;
+        let train = if config.per_class > 0 { train.per_class(config.per_class) } else { train };
+        let test = open(&config.eval_test)?;
+        let (train_labels, test_labels) = common_labels(&train, &test)?;
+        let mut counts = vec![0usize; train.classes().len()];
+        for &label in &test_labels {
+            counts[label as usize] += 1;
+        }
+        let most = counts.into_iter().max().unwrap_or(0);
+        Ok(Some(Evaluation {
+            train: (Arc::new(train), train_labels),
+            chance: 100.0 * most as f64 / test_labels.len().max(1) as f64,
+            test: (Arc::new(test), test_labels),
+        }))
+    }
+}
+
+impl<'a, 'b> Run<'a, 'b> {
+    fn open(
+        config: &'a Config,
+        device: Device,
+        dataset: Arc<Dataset>,
+        out: &std::path::Path,
+        start: Start,
+        world: &World,
+        observer: &'a mut Observer<'b>,
+    ) -> Result<Self, PretrainError> {
+        check_sizes(config, &dataset)?;
+        let evaluation = Evaluation::open(config)?;
+        let fingerprint = dataset.fingerprint();
+        let precision = match config.precision {
+            PrecisionChoice::Auto => Precision::fastest_on(device),
+            PrecisionChoice::Float32 => Precision::Float32,
+            PrecisionChoice::Bf16 => Precision::BFloat16,
+        };
+        let (folder, checkpoint) = match start {
+            Start::Fresh => (RunFolder::create(out, config)?, None),
+            Start::Resume => RunFolder::resume(out)?,
+        };
+        let mut run = Run {
+            trainer: Trainer::new(config, precision, device, world.clone()),
+            config,
+            device,
+            dataset,
+            folder,
+            observer,
+            epoch: 0,
+            step: 0,
+            unreadable: BTreeMap::new(),
+            since_log: Sums::zero(device),
+            epoch_sums: Sums::zero(device),
+            fingerprint,
+            resumed_within: false,
+            evaluation,
+        };
+        if let Some(checkpoint) = checkpoint {
+            let position = checkpoint.position;
+            if position.data_fingerprint != run.fingerprint {
+                let data = run.dataset.argument().to_owned();
+                return Err(PretrainError::OtherData { data });
+            }
+            run.trainer.load(&checkpoint.encoder, checkpoint.training, position.queue_position)?;
+            run.epoch = position.epoch;
+            run.step = position.step;
+            run.resumed_within = position.step > 0;
+            run.epoch_sums = Sums::restore(&position.epoch_sums, device);
+            run.unreadable = position.unreadable.into_iter().map(|bad| (bad.index, bad)).collect();
+        }
+        if start == Start::Resume {
+            run.folder.update_settings(config)?;
+        }
+        Ok(run)
+    }
+
+    /// The E-step that begins `epoch`: prototypes of each granularity from the momentum
+    /// embeddings of all images (PCL, Algorithm 1, lines 3 to 6).
+    fn expectation(&mut self, epoch: usize) -> Result<Vec<Prototypes>, PretrainError> {
+        let name = format!("epoch-{epoch:04}");
+        if std::mem::take(&mut self.resumed_within) {
+            let stored = self.folder.read_prototypes(&name)?;
+            return Ok(restore_prototypes(&stored, self.device));
+        }
+        let embedding_start = Instant::now();
+        let readable: Vec<usize> =
+            (0..self.dataset.len()).filter(|index| !self.unreadable.contains_key(index)).collect();
+        let total = readable.len();
+        let mut loader = self.evaluation_loader(self.dataset.clone(), readable)?;
+        let observer = &mut *self.observer;
+        let embedded = extract(
+            &self.trainer.pair.momentum_encoder,
+            &mut loader,
+            Output::Embeddings,
+            &mut |done| observer(Notice::Progress { work: Work::Embedding, done, total }),
+        )?;
+        self.note_unreadable(&embedded.unreadable)?;
+        let embedding_seconds = embedding_start.elapsed().as_secs_f64();
+
+        let clustering_start = Instant::now();
+        let options = ConcentrationOptions {
+            temperature: self.config.temperature,
+            smoothing: self.config.smoothing,
+        };
+        let count = self.dataset.len() as i64;
+        let clusters = self.config.clusters.counts(embedded.images.len());
+        let mut prototypes = Vec::new();
+        let mut granularities = Vec::new();
+        for (position, &clusters) in clusters.iter().enumerate() {
+            let (granularity, objective) = cluster(
+                &embedded.rows,
+                &embedded.images,
+                count,
+                clusters,
+                options,
+                position as u64,
+            )?;
+            granularities.push(summarise(&granularity, objective / embedded.images.len() as f64));
+            prototypes.push(granularity);
+            self.progress(Work::Clustering, position + 1, self.config.clusters.counts(1).len());
+        }
+        self.folder.save_prototypes(&name, &named_prototypes(&prototypes))?;
+        let embeddings =
+            Tensor::zeros([count, self.config.encoder.dim], (Kind::Float, self.device));
+        let rows = Tensor::from_slice(&embedded.images).to_device(self.device);
+        let embeddings = embeddings.index_copy(0, &rows, &embedded.rows);
+        self.folder.save_prototypes("embeddings", &vec![("embeddings".to_owned(), embeddings)])?;
+        self.event(Event::Expectation {
+            epoch,
+            images: embedded.images.len(),
+            granularities,
+            embedding_seconds,
+            clustering_seconds: clustering_start.elapsed().as_secs_f64(),
+        })?;
+        Ok(prototypes)
+    }
+
+    /// The batches of `epoch`: all images in an order that follows from the seed and the epoch.
+    fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
+        let mut order: Vec<usize> = (0..self.dataset.len()).collect();
+        let key = random_key(self.config.seed, Purpose::Order, epoch, 0);
+        order.shuffle(&mut ChaCha8Rng::from_seed(key));
+        into_batches(&order, self.config.batch_size)
+    }
+
+    fn loader(&self, batches: &[Vec<usize>], epoch: usize) -> Result<Loader, PretrainError> {
+        let readable = batches
+            .iter()
+            .map(|batch| {
+                let kept = batch.iter().filter(|index| !self.unreadable.contains_key(index));
+                kept.copied().collect()
+            })
+            .collect();
+        Ok(Loader::training(
+            self.dataset.clone(),
+            self.config.views.clone(),
+            readable,
+            self.config.seed,
+            epoch as u64,
+            self.config.loader_threads,
+        )?)
+    }
+
+    fn evaluation_loader(
+        &self,
+        dataset: Arc<Dataset>,
+        images: Vec<usize>,
+    ) -> Result<Loader, LoaderError> {
+        let batches = images.chunks(self.config.batch_size).map(<[usize]>::to_vec).collect();
+        let views = self.config.views.clone();
+        Loader::evaluation(dataset, views, batches, self.config.loader_threads)
+    }
+
+    /// Names images that turned out unreadable, and stops the run when they are too many.
+    fn note_unreadable(&mut self, found: &[Unreadable]) -> Result<(), PretrainError> {
+        for bad in found {
+            if self.unreadable.insert(bad.index, bad.clone()).is_none() {
+                self.event(Event::Skipped {
+                    index: bad.index,
+                    name: bad.name.clone(),
+                    reason: bad.reason.clone(),
+                })?;
+            }
+        }
+        let (bad, images) = (self.unreadable.len(), self.dataset.len());
+        if !found.is_empty() && bad as f64 > self.config.max_bad * images as f64 {
+            let first = self.unreadable.values().take(10);
+            let names = first.map(|bad| format!("{} ({})", bad.name, bad.reason)).collect();
+            return Err(PretrainError::TooManyBad {
+                bad,
+                images,
+                max_bad: self.config.max_bad,
+                names,
+            });
+        }
+        Ok(())
+    }
+
+    /// Writes a `step` event of what has gathered since the last.
+    ///
+    /// Reading the sums waits for the device, so this is also where a diverged loss is noticed.
+    fn log(
+        &mut self,
+        epoch: usize,
+        steps: usize,
+        learning_rate: f64,
+        watch: &mut Stopwatch,
+        loader: &Loader,
+    ) -> Result<(), PretrainError> {
+        let Some(measures) = self.since_log.measures() else { return Ok(()) };
+        if !measures.loss.is_finite() {
+            let last = self.folder.last();
+            return Err(PretrainError::NotFinite { epoch, step: self.step, last });
+        }
+        let seconds = watch.log_start.elapsed().as_secs_f64();
+        let waited = loader.waited().as_secs_f64();
+        self.event(Event::Step {
+            epoch,
+            step: self.step,
+            steps,
+            measures,
+            learning_rate,
+            images: watch.images,
+            seconds,
+            images_per_second: watch.images as f64 / seconds,
+            waited: waited - watch.waited,
+        })?;
+        self.epoch_sums += &std::mem::replace(&mut self.since_log, Sums::zero(self.device));
+        watch.log_start = Instant::now();
+        watch.waited = waited;
+        watch.epoch_images += std::mem::take(&mut watch.images);
+        Ok(())
+    }
+
+    fn end_epoch(
+        &mut self,
+        epoch: usize,
+        learning_rate: f64,
+        watch: &Stopwatch,
+        loader: &Loader,
+    ) -> Result<(), PretrainError> {
+        self.epoch = epoch + 1;
+        self.step = 0;
+        let sums = std::mem::replace(&mut self.epoch_sums, Sums::zero(self.device));
+        let Some(measures) = sums.measures() else { return Ok(()) };
+        self.event(Event::Epoch {
+            epoch,
+            measures,
+            learning_rate,
+            images: watch.epoch_images,
+            seconds: watch.epoch_start.elapsed().as_secs_f64(),
+            waited: loader.waited().as_secs_f64(),
+        })
+    }
+
+    /// Weighted kNN on backbone features, when labelled images were given.
+    fn evaluate(&mut self) -> Result<(), PretrainError> {
+        let Some(evaluation) = self.evaluation.take() else { return Ok(()) };
+        let start = Instant::now();
+        let classes = evaluation.train.0.classes().len() as i64;
+        let (bank, bank_labels) = self.labelled_features(&evaluation.train)?;
+        let (queries, query_labels) = self.labelled_features(&evaluation.test)?;
+        let knn = knn_accuracy(
+            &Knn::default(),
+            (&bank, &bank_labels),
+            (&queries, &query_labels),
+            classes,
+        );
+        let chance = evaluation.chance;
+        self.evaluation = Some(evaluation);
+        let seconds = start.elapsed().as_secs_f64();
+        self.event(Event::Evaluation { epoch: self.epoch, knn, chance, seconds })
+    }
+
+    fn labelled_features(
+        &mut self,
+        (dataset, labels): &(Arc<Dataset>, Vec<i64>),
+    ) -> Result<(Tensor, Tensor), PretrainError> {
+        let total = dataset.len();
+        let mut loader = self.evaluation_loader(dataset.clone(), (0..total).collect())?;
+        let observer = &mut *self.observer;
+        let extracted =
+            extract(&self.trainer.pair.encoder, &mut loader, Output::Features, &mut |done| {
+                observer(Notice::Progress { work: Work::Features, done, total });
+            })?;
+        let labels: Vec<i64> =
+            extracted.images.iter().map(|&image| labels[image as usize]).collect();
+        Ok((extracted.rows, Tensor::from_slice(&labels).to_device(self.device)))
+    }
+
+    /// Writes a checkpoint of where the run stands.
+    fn save(&mut self) -> Result<(), PretrainError> {
+        let path = self.folder.checkpoint_path(self.epoch, self.step);
+        // The line first: the checkpoint knows how long the file of events was.
+        self.event(Event::Checkpoint { epoch: self.epoch, step: self.step, path })?;
+        let position = Position {
+            epoch: self.epoch,
+            step: self.step,
+            queue_position: self.trainer.queue.position(),
+            unreadable: self.unreadable.values().cloned().collect(),
+            epoch_sums: self.epoch_sums.values(),
+            events: self.folder.events_length(),
+            data_fingerprint: self.fingerprint.clone(),
+            encoder: self.config.encoder.clone(),
+        };
+        let (encoder, training) = self.trainer.named_tensors();
+        self.folder.save(&position, &encoder, &training, self.config.keep)?;
+        Ok(())
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), PretrainError> {
+        self.folder.record(&event)?;
+        (self.observer)(Notice::Event(&event));
+        Ok(())
+    }
+
+    fn progress(&mut self, work: Work, done: usize, total: usize) {
+        (self.observer)(Notice::Progress { work, done, total });
+    }
+}
+
+/// Refuses what could only fail later.
+fn check_sizes(config: &Config, dataset: &Dataset) -> Result<(), PretrainError> {
+    let (images, data) = (dataset.len(), dataset.argument().to_owned());
+    if images == 1 {
+        return Err(PretrainError::OneImage { data });
+    }
+    if config.batch_size > images {
+        return Err(PretrainError::BatchTooLarge { batch: config.batch_size, images, data });
+    }
+    let most = config.clusters.counts(images).into_iter().max().unwrap_or(0);
+    if config.method == Method::Pcl && most > images as i64 {
+        return Err(
+            PrototypeError::TooManyClusters { clusters: most, images: images as i64 }.into()
+        );
+    }
+    Ok(())
+}
+
+/// `order` in batches of `size`; the last may be smaller, but a single image left over joins the
+/// batch before it, for it would have nothing to be told apart from.
+fn into_batches(order: &[usize], size: usize) -> Vec<Vec<usize>> {
+    let mut batches: Vec<Vec<usize>> = order.chunks(size).map(<[usize]>::to_vec).collect();
+    if batches.len() > 1 && batches.last().is_some_and(|last| last.len() == 1) {
+        let left_over = batches.pop().unwrap_or_default();
+        if let Some(last) = batches.last_mut() {
+            last.extend(left_over);
+        }
+    }
+    batches
+}
+
+/// What a random choice is for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    /// The order of an epoch's images.
+    Order,
+    /// The negatives of the granularity of this number.
+    Negatives(usize),
+    /// The order in which keys are normalised in groups.
+    KeyOrder,
+}
+
+/// The key of a random choice: it depends on the seed and on where in the run the choice is made.
+fn random_key(seed: u64, purpose: Purpose, epoch: usize, step: usize) -> [u8; 32] {
+    // Views use the numbers 0 and 1 in the last place.
+    let purpose = match purpose {
+        Purpose::Order => 2,
+        Purpose::KeyOrder => 3,
+        Purpose::Negatives(granularity) => 4 + granularity as u64,
+    };
+    let mut key = [0; 32];
+    for (place, number) in [seed, epoch as u64, step as u64, purpose].into_iter().enumerate() {
+        key[place * 8..][..8].copy_from_slice(&number.to_le_bytes());
+    }
+    key
+}
+
+fn summarise(granularity: &Prototypes, objective: f64) -> GranularitySummary {
+    let clusters = granularity.prototypes.size()[0];
+    let assigned = granularity.assignment.masked_select(&granularity.assignment.ge(0));
+    let sizes = assigned.bincount(None::<&Tensor>, clusters);
+    let concentration = &granularity.concentration;
+    GranularitySummary {
+        clusters,
+        objective,
+        empty: sizes.eq(0).sum(Kind::Int64).int64_value(&[]),
+        largest: sizes.max().int64_value(&[]),
+        concentration: [
+            concentration.min().double_value(&[]),
+            concentration.max().double_value(&[]),
+        ],
+    }
+}
+
+fn named_prototypes(granularities: &[Prototypes]) -> NamedTensors {
+    let mut tensors = NamedTensors::new();
+    for (m, granularity) in granularities.iter().enumerate() {
+        tensors.push((format!("assignment.{m}"), granularity.assignment.shallow_clone()));
+        tensors.push((format!("prototypes.{m}"), granularity.prototypes.shallow_clone()));
+        tensors.push((format!("concentration.{m}"), granularity.concentration.shallow_clone()));
+    }
+    tensors
+}
+
+fn restore_prototypes(tensors: &NamedTensors, device: Device) -> Vec<Prototypes> {
+    let find = |name: String| {
+        let found = tensors.iter().find(|(known, _)| *known == name);
+        found.map(|(_, tensor)| tensor.to_device(device))
+    };
+    (0..)
+        .map_while(|m| {
+            Some(Prototypes {
+                assignment: find(format!("assignment.{m}"))?,
+                prototypes: find(format!("prototypes.{m}"))?,
+                concentration: find(format!("concentration.{m}"))?,
+            })
+        })
+        .collect()
+}
+
+/// The encoder in `weights`: a run folder or a checkpoint folder.
+///
+/// # Errors
+/// When there are no weights in it or they do not fit their own description.
+pub fn load_encoder(
+    weights: &std::path::Path,
+    precision: Precision,
+    device: Device,
+) -> Result<Encoder, PretrainError> {
+    let (config, tensors) = read_weights(weights)?;
+    let mut encoder = Encoder::new(&config, precision, device, 0);
+    encoder.parameters_mut().load(&tensors)?;
+    Ok(encoder)
+}

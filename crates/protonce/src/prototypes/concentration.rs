@@ -54,7 +54,8 @@ mod tests {
     #[test]
     fn concentrations_average_to_the_temperature_and_tight_clusters_get_less() {
         let distances = Tensor::from_slice(&[0.1f32, 0.1, 0.5, 0.5, 0.9, 0.9]);
-        let phi = concentration(&distances, &Tensor::from_slice(&[0i64, 0, 1, 1, 2, 2]), 3, OPTIONS);
+        let phi =
+            concentration(&distances, &Tensor::from_slice(&[0i64, 0, 1, 1, 2, 2]), 3, OPTIONS);
         let phi: Vec<f32> = phi.try_into().unwrap();
         assert!((phi.iter().sum::<f32>() / 3.0 - 0.2).abs() < 1e-6);
         assert!(phi[0] < phi[1] && phi[1] < phi[2]);

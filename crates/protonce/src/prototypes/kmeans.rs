@@ -42,7 +42,12 @@ impl KMeans {
     ///
     /// # Errors
     /// When there are more clusters than rows, no clusters, or a row that is not finite.
-    pub fn fit(&self, rows: &Tensor, clusters: i64, seed: u64) -> Result<Clustering, PrototypeError> {
+    pub fn fit(
+        &self,
+        rows: &Tensor,
+        clusters: i64,
+        seed: u64,
+    ) -> Result<Clustering, PrototypeError> {
         let _guard = tch::no_grad_guard();
         let count = rows.size()[0];
         if clusters < 1 {
@@ -202,7 +207,8 @@ mod tests {
     #[test]
     fn impossible_requests_are_refused() {
         let rows = Tensor::zeros([5, 2], (Kind::Float, Device::Cpu));
-        let refused = |clusters| KMeans::default().fit(&rows, clusters, 0).err().unwrap().to_string();
+        let refused =
+            |clusters| KMeans::default().fit(&rows, clusters, 0).err().unwrap().to_string();
         assert!(refused(6).contains("6 clusters from 5 images"));
         assert!(refused(0).contains("0 clusters"));
         rows.get(3).copy_(&Tensor::from_slice(&[f32::NAN, 0.0]));

@@ -64,6 +64,8 @@ pub struct ConcentrationOptions {
 ///
 /// `seed` decides the random starts. The published code seeds each granularity by its position.
 ///
+/// Also returns the sum of squared distances of all rows to their centroids.
+///
 /// # Errors
 /// When there are more clusters than rows, no clusters, or a row that is not finite.
 pub fn cluster(
@@ -73,12 +75,14 @@ pub fn cluster(
     clusters: i64,
     options: ConcentrationOptions,
     seed: u64,
-) -> Result<Prototypes, PrototypeError> {
+) -> Result<(Prototypes, f64), PrototypeError> {
     let clustering = KMeans::default().fit(embeddings, clusters, seed)?;
-    let concentration = concentration(&clustering.distances, &clustering.assignment, clusters, options);
+    let concentration =
+        concentration(&clustering.distances, &clustering.assignment, clusters, options);
     let device = embeddings.device();
     let rows = Tensor::from_slice(images).to_device(device);
     let assignment = Tensor::full([count], -1, (Kind::Int64, device));
     let assignment = assignment.index_copy(0, &rows, &clustering.assignment);
-    Ok(Prototypes { assignment, prototypes: normalise_rows(&clustering.centroids), concentration })
+    let prototypes = normalise_rows(&clustering.centroids);
+    Ok((Prototypes { assignment, prototypes, concentration }, clustering.objective))
 }

@@ -10,10 +10,11 @@ use crate::encoder::normalise_rows;
 /// What can be wrong with an evaluation.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
+    /// Images that cannot be found.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
     /// A set of images has no labels.
-    #[error(
-        "{name} has no labels: expected one folder of images a class, or a list with labels"
-    )]
+    #[error("{name} has no labels: expected one folder of images a class, or a list with labels")]
     NoLabels {
         /// The data argument.
         name: String,

@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::{ConfigError, Image, Renderer, ViewConfig, ViewParameters, ViewRandom, decode_into};
 use crate::data::Dataset;
 
@@ -30,7 +32,7 @@ pub struct Batch {
 }
 
 /// An image that was left out, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unreadable {
     /// Its index in the data set.
     pub index: usize,

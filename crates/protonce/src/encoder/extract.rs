@@ -1,0 +1,69 @@
+//! Features or embeddings of a whole data set, batch by batch.
+
+use tch::{Device, Kind, Tensor};
+
+use super::{Encoder, Mode};
+use crate::views::{Loader, LoaderError, Unreadable};
+
+/// What is computed of each image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Pooled backbone features.
+    Features,
+    /// L2-normalised embeddings.
+    Embeddings,
+}
+
+/// The rows of all images that could be read.
+pub struct Extracted {
+    /// The image of each row.
+    pub images: Vec<i64>,
+    /// float32 [images, width], on the encoder's device.
+    pub rows: Tensor,
+    /// The images that have no row.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// Runs `encoder` in evaluation mode over the views of `loader`, telling `progress` how many images
+/// are done.
+///
+/// # Errors
+/// When the loader fails. Unreadable images are no failure: they are named in the result.
+pub fn extract(
+    encoder: &Encoder,
+    loader: &mut Loader,
+    output: Output,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Extracted, LoaderError> {
+    let _guard = tch::no_grad_guard();
+    let device = encoder.parameters().theta().device();
+    let (mut images, mut rows, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+    while let Some(batch) = loader.next() {
+        let batch = batch?;
+        if !batch.indices.is_empty() {
+            let views = image_tensor(&batch.views[0], batch.image_size, device);
+            let features = encoder.features(&views, Mode::Evaluate);
+            rows.push(match output {
+                Output::Features => features,
+                Output::Embeddings => encoder.project(&features),
+            });
+        }
+        images.extend(batch.indices.iter().map(|&index| index as i64));
+        unreadable.extend_from_slice(&batch.unreadable);
+        progress(images.len() + unreadable.len());
+        loader.recycle(batch);
+    }
+    let rows = match rows.is_empty() {
+        true => Tensor::zeros([0, 0], (Kind::Float, device)),
+        false => Tensor::cat(&rows, 0),
+    };
+    Ok(Extracted { images, rows, unreadable })
+}
+
+/// Pixels as a loader makes them, row-major [batch, size, size, 3], as an image tensor on `device`:
+/// float32 [batch, 3, size, size] in channels-last memory.
+pub fn image_tensor(pixels: &[f32], size: usize, device: Device) -> Tensor {
+    let size = size as i64;
+    // NHWC permuted to NCHW *is* channels-last, and stays so through the network.
+    Tensor::from_slice(pixels).view([-1, size, size, 3]).to_device(device).permute([0, 3, 1, 2])
+}

@@ -1,0 +1,222 @@
+//! The M-step: one batch of query and key views in, one step of gradient descent done.
+
+use std::ops::AddAssign;
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use tch::{Device, Kind, Tensor};
+
+use super::config::Config;
+use super::event::Measures;
+use super::run_folder::{NamedTensors, RunError};
+use super::{PretrainError, Purpose, random_key};
+use crate::contrast::{Queue, info_nce, proto_nce, sample_negatives};
+use crate::encoder::{MomentumPair, Precision, image_tensor};
+use crate::prototypes::Prototypes;
+use crate::views::Batch;
+use crate::world::World;
+
+/// Everything that training changes.
+pub(super) struct Trainer {
+    config: Config,
+    device: Device,
+    world: World,
+    pub(super) pair: MomentumPair,
+    pub(super) queue: Queue,
+    /// The optimiser's velocity, laid out as θ.
+    velocity: Tensor,
+}
+
+impl Trainer {
+    pub(super) fn new(
+        config: &Config,
+        precision: Precision,
+        device: Device,
+        world: World,
+    ) -> Trainer {
+        let pair = MomentumPair::new(&config.encoder, precision, device, config.seed);
+        let queue = Queue::new(config.queue, config.encoder.dim, device, config.seed);
+        let velocity = pair.encoder.parameters().theta().zeros_like();
+        Trainer { config: config.clone(), device, world, pair, queue, velocity }
+    }
+
+    /// One step on one batch (PCL, Algorithm 1, lines 7 to 14).
+    pub(super) fn step(
+        &mut self,
+        batch: &Batch,
+        granularities: &[Prototypes],
+        learning_rate: f64,
+        epoch: usize,
+        step: usize,
+    ) -> Sums {
+        let config = &self.config;
+        let count = batch.indices.len();
+        let key_for = |purpose| random_key(config.seed, purpose, epoch, step);
+
+        // The momentum encoder follows, then sees the key views: keys [batch, dim].
+        self.pair.update_momentum(config.encoder_momentum);
+        let key_views = image_tensor(&batch.views[1], batch.image_size, self.device);
+        let mut order: Vec<i64> = (0..count as i64).collect();
+        order.shuffle(&mut ChaCha8Rng::from_seed(key_for(Purpose::KeyOrder)));
+        let order = Tensor::from_slice(&order).to_device(self.device);
+        let keys = self.pair.keys(&key_views, config.bn_splits, &order);
+
+        // Queries [batch, dim].
+        let query_views = image_tensor(&batch.views[0], batch.image_size, self.device);
+        let queries = self.pair.encoder.embed_split(&query_views, config.bn_splits);
+
+        // InfoNCE against the queue as it was before this batch's keys.
+        let instance = info_nce(&queries, &keys, self.queue.keys(), config.temperature);
+        let mut loss = instance.loss.shallow_clone();
+
+        // ProtoNCE, averaged over the granularities.
+        let images: Vec<i64> = batch.indices.iter().map(|&index| index as i64).collect();
+        let images = Tensor::from_slice(&images).to_device(self.device);
+        let (mut prototype_loss, mut prototype_accuracy) = (None::<Tensor>, None::<Tensor>);
+        for (m, granularity) in granularities.iter().enumerate() {
+            let own = granularity.assignment.index_select(0, &images);
+            let mut own_numbers = vec![0i64; count];
+            own.to_device(Device::Cpu).copy_data(&mut own_numbers, count);
+            let clusters = granularity.prototypes.size()[0];
+            let seed = key_for(Purpose::Negatives(m));
+            let negatives = sample_negatives(&own_numbers, clusters, config.negatives, seed);
+            let negatives = Tensor::from_slice(&negatives).to_device(self.device);
+            let term = proto_nce(&queries, granularity, &own, &negatives, config.duplicates);
+            let share = 1.0 / granularities.len() as f64;
+            let added = |sum: Option<Tensor>, value: Tensor| match sum {
+                Some(sum) => Some(sum + value * share),
+                None => Some(value * share),
+            };
+            prototype_loss = added(prototype_loss, term.loss);
+            prototype_accuracy = added(prototype_accuracy, term.accuracy);
+        }
+        if let Some(prototype_loss) = &prototype_loss {
+            loss += prototype_loss;
+        }
+
+        // Gradient descent with momentum and weight decay on all of θ.
+        let gradient = self.pair.encoder.parameters().gradient(&loss);
+        let gradient = self.world.all_reduce_mean(gradient);
+        self.descend(&gradient, learning_rate);
+
+        self.queue.enqueue(&self.world.all_gather(keys));
+        Sums::of(
+            count,
+            [
+                Some(loss),
+                Some(instance.loss),
+                Some(instance.accuracy),
+                prototype_loss,
+                prototype_accuracy,
+            ],
+            self.device,
+        )
+    }
+
+    /// v ← μv + (g + λθ), θ ← θ − ηv.
+    fn descend(&mut self, gradient: &Tensor, learning_rate: f64) {
+        let _guard = tch::no_grad_guard();
+        let theta = self.pair.encoder.parameters_mut().theta_mut();
+        self.velocity *= self.config.sgd_momentum;
+        self.velocity += gradient;
+        self.velocity += &*theta * self.config.weight_decay;
+        *theta -= &self.velocity * learning_rate;
+    }
+
+    /// The query encoder under torchvision's names, and everything else that resuming needs.
+    pub(super) fn named_tensors(&self) -> (NamedTensors, NamedTensors) {
+        let prefixed = self.pair.momentum_encoder.parameters().named_tensors().into_iter();
+        let mut training: NamedTensors =
+            prefixed.map(|(name, tensor)| (format!("momentum_encoder.{name}"), tensor)).collect();
+        training.push(("queue".to_owned(), self.queue.keys().copy()));
+        training.push(("velocity".to_owned(), self.velocity.copy()));
+        (self.pair.encoder.parameters().named_tensors(), training)
+    }
+
+    /// Takes over what [`Trainer::named_tensors`] gave.
+    pub(super) fn load(
+        &mut self,
+        encoder: &NamedTensors,
+        training: NamedTensors,
+        queue_position: i64,
+    ) -> Result<(), PretrainError> {
+        self.pair.encoder.parameters_mut().load(encoder)?;
+        let mut momentum_encoder = NamedTensors::new();
+        for (name, tensor) in training {
+            let tensor = tensor.to_device(self.device);
+            match name.strip_prefix("momentum_encoder.") {
+                Some(name) => momentum_encoder.push((name.to_owned(), tensor)),
+                None if name == "queue" => self.queue = Queue::restore(tensor, queue_position),
+                None if name == "velocity" && tensor.size() == self.velocity.size() => {
+                    self.velocity = tensor;
+                }
+                None => return Err(RunError::Unexpected(name).into()),
+            }
+        }
+        Ok(self.pair.momentum_encoder.parameters_mut().load(&momentum_encoder)?)
+    }
+}
+
+/// Sums over images of the loss terms and accuracies, kept on the device so that no step waits for
+/// it: float64 [images, loss, instance loss, instance accuracy, images with prototypes, prototype
+/// loss, prototype accuracy].
+pub(super) struct Sums(Tensor);
+
+impl Sums {
+    pub(super) fn zero(device: Device) -> Sums {
+        Sums(Tensor::zeros([7], (Kind::Double, device)))
+    }
+
+    fn of(images: usize, terms: [Option<Tensor>; 5], device: Device) -> Sums {
+        let zero = || Tensor::zeros([], (Kind::Double, device));
+        let one = || Tensor::ones([], (Kind::Double, device));
+        let with_prototypes = if terms[3].is_some() { one() } else { zero() };
+        let [loss, instance_loss, instance_accuracy, prototype_loss, prototype_accuracy] =
+            terms.map(|term| term.map_or_else(zero, |term| term.detach().to_kind(Kind::Double)));
+        let row = [
+            one(),
+            loss,
+            instance_loss,
+            instance_accuracy,
+            with_prototypes,
+            prototype_loss,
+            prototype_accuracy,
+        ];
+        Sums(Tensor::stack(&row, 0) * images as f64)
+    }
+
+    /// Sums that were saved.
+    pub(super) fn restore(values: &[f64], device: Device) -> Sums {
+        match values.len() {
+            7 => Sums(Tensor::from_slice(values).to_device(device)),
+            _ => Sums::zero(device),
+        }
+    }
+
+    pub(super) fn values(&self) -> Vec<f64> {
+        let mut values = vec![0.0; 7];
+        self.0.to_device(Device::Cpu).copy_data(&mut values, 7);
+        values
+    }
+
+    /// The means; none when there was no image.
+    pub(super) fn measures(&self) -> Option<Measures> {
+        let values = self.values();
+        let mean = |sum: f64| sum / values[0];
+        let prototype_mean = |sum: f64| (values[4] > 0.0).then(|| sum / values[4]);
+        (values[0] > 0.0).then(|| Measures {
+            loss: mean(values[1]),
+            instance_loss: mean(values[2]),
+            instance_accuracy: 100.0 * mean(values[3]),
+            prototype_loss: prototype_mean(values[5]),
+            prototype_accuracy: prototype_mean(values[6]).map(|share| 100.0 * share),
+        })
+    }
+}
+
+impl AddAssign<&Sums> for Sums {
+    fn add_assign(&mut self, other: &Sums) {
+        self.0 += &other.0;
+    }
+}
