@@ -1,3 +1,90 @@
-//! The `protonce` program.
+//! The `protonce` program: argument structs, progress bars and exit codes. The work is done by the
+//! library.
+//!
+//! Human text and progress go to stderr. With `--json`, one JSON object goes to stdout and nothing
+//! else does. Exit status: 0 done, 2 wrong usage, 1 anything else.
 
-fn main() {}
+mod data;
+mod eval;
+mod pretrain;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Learns image representations without labels, by prototypical contrastive learning (PCL).
+#[derive(Parser)]
+#[command(name = "protonce", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Pretrain an encoder on a pile of images.
+    Pretrain(Box<pretrain::Arguments>),
+    /// Measure what a pretrained encoder is worth.
+    #[command(subcommand)]
+    Eval(eval::Command),
+    /// Look at a pile of images.
+    #[command(subcommand)]
+    Data(data::Command),
+}
+
+fn main() -> ExitCode {
+    configure_allocator();
+    // A panic ends in one sentence too: libtorch reports errors, such as a lack of memory, that way.
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = std::panic::catch_unwind(run);
+    let error = match result {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(error)) => error,
+        Err(panic) => anyhow::anyhow!("{}", explain(&*panic)),
+    };
+    eprintln!("protonce: {error:#}");
+    match error.downcast_ref::<protonce::pretrain::ConfigError>() {
+        Some(_) => ExitCode::from(2),
+        None => ExitCode::FAILURE,
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Pretrain(arguments) => pretrain::run(&arguments),
+        Command::Eval(command) => eval::run(&command),
+        Command::Data(command) => data::run(&command),
+    }
+}
+
+/// One sentence out of a panic's message.
+fn explain(panic: &(dyn std::any::Any + Send)) -> String {
+    let message = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    // libtorch appends its whole call stack.
+    let first = message.split("\\n").next().unwrap_or(message).lines().next().unwrap_or(message);
+    if message.contains("out of memory") || message.contains("can't allocate memory") {
+        return format!("out of memory; use a smaller --batch-size or --image-size ({first})");
+    }
+    format!("met a bug, please report it: {first}")
+}
+
+/// Keeps memory that libtorch frees for its next, equally large tensor.
+///
+/// glibc hands blocks above a threshold back to the system at once, and getting them again costs a
+/// page fault for every 4 KiB: activations come and go by the hundred megabytes each step.
+fn configure_allocator() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const KEEP: libc::c_int = 1 << 30;
+        // SAFETY: mallopt only sets numbers of the allocator; it is called before any thread starts.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, KEEP);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, KEEP);
+        }
+    }
+}

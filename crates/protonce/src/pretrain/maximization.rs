@@ -68,7 +68,6 @@ impl Trainer {
 
         // InfoNCE against the queue as it was before this batch's keys.
         let instance = info_nce(&queries, &keys, self.queue.keys(), config.temperature);
-        let mut loss = instance.loss.shallow_clone();
 
         // ProtoNCE, averaged over the granularities.
         let images: Vec<i64> = batch.indices.iter().map(|&index| index as i64).collect();
@@ -91,9 +90,10 @@ impl Trainer {
             prototype_loss = added(prototype_loss, term.loss);
             prototype_accuracy = added(prototype_accuracy, term.accuracy);
         }
-        if let Some(prototype_loss) = &prototype_loss {
-            loss += prototype_loss;
-        }
+        let loss = match &prototype_loss {
+            Some(prototype_loss) => &instance.loss + prototype_loss,
+            None => instance.loss.shallow_clone(),
+        };
 
         // Gradient descent with momentum and weight decay on all of θ.
         let gradient = self.pair.encoder.parameters().gradient(&loss);

@@ -22,7 +22,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use config::{Auto, Clusters, Config, ConfigError, Method, PrecisionChoice, Schedule};
 pub use event::{Event, GranularitySummary, Measures, Notice, Observer, Work};
-pub use run_folder::{RunError, RunFolder, read_events, read_weights};
+pub use run_folder::{RunError, RunFolder, Weights, read_events, read_weights};
 
 use crate::data::Dataset;
 use crate::encoder::{Encoder, EncoderError, Output, Precision, extract};
@@ -549,6 +549,7 @@ impl<'a, 'b> Run<'a, 'b> {
             events: self.folder.events_length(),
             data_fingerprint: self.fingerprint.clone(),
             encoder: self.config.encoder.clone(),
+            views: self.config.views.clone(),
         };
         let (encoder, training) = self.trainer.named_tensors();
         self.folder.save(&position, &encoder, &training, self.config.keep)?;
@@ -666,17 +667,16 @@ fn restore_prototypes(tensors: &NamedTensors, device: Device) -> Vec<Prototypes>
         .collect()
 }
 
-/// The encoder in `weights`: a run folder or a checkpoint folder.
+/// The encoder of `weights`, on `device`.
 ///
 /// # Errors
-/// When there are no weights in it or they do not fit their own description.
+/// When the tensors do not fit the shapes that the weights claim.
 pub fn load_encoder(
-    weights: &std::path::Path,
+    weights: &Weights,
     precision: Precision,
     device: Device,
-) -> Result<Encoder, PretrainError> {
-    let (config, tensors) = read_weights(weights)?;
-    let mut encoder = Encoder::new(&config, precision, device, 0);
-    encoder.parameters_mut().load(&tensors)?;
+) -> Result<Encoder, EncoderError> {
+    let mut encoder = Encoder::new(&weights.encoder, precision, device, 0);
+    encoder.parameters_mut().load(&weights.tensors)?;
     Ok(encoder)
 }

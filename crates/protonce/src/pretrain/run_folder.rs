@@ -13,7 +13,7 @@ use tch::{Device, Tensor};
 use super::config::Config;
 use super::event::Event;
 use crate::encoder::EncoderConfig;
-use crate::views::Unreadable;
+use crate::views::{Unreadable, ViewConfig};
 
 /// What can go wrong with a run folder.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,18 @@ pub enum RunError {
         path: PathBuf,
         /// Why not.
         reason: String,
+    },
+    /// Settings that would make it another run.
+    #[error(
+        "cannot go on with {name} = {new}, the run has {old}: leave --{name} out, or start a new run"
+    )]
+    Conflict {
+        /// The setting.
+        name: String,
+        /// The run's value.
+        old: String,
+        /// The value that was given.
+        new: String,
     },
     /// A checkpoint has a tensor that this program does not write.
     #[error(
@@ -86,6 +98,18 @@ pub struct Position {
     pub data_fingerprint: String,
     /// The encoder's shapes.
     pub encoder: EncoderConfig,
+    /// What its views look like: size and normalisation of the images it wants.
+    pub views: ViewConfig,
+}
+
+/// An encoder as it lies on disk.
+pub struct Weights {
+    /// Its shapes.
+    pub encoder: EncoderConfig,
+    /// Size and normalisation of the images it wants.
+    pub views: ViewConfig,
+    /// Parameters and buffers under torchvision's names.
+    pub tensors: NamedTensors,
 }
 
 /// A checkpoint as it is read back.
@@ -285,16 +309,17 @@ impl RunFolder {
     }
 }
 
-/// The encoder's shapes and named tensors out of `path`: a run folder, of which the last checkpoint
+/// The weights in `path`: a run folder, of which the last checkpoint
 /// counts, or a checkpoint folder.
 ///
 /// # Errors
 /// When neither is there, or it cannot be read.
-pub fn read_weights(path: &Path) -> Result<(EncoderConfig, NamedTensors), RunError> {
+pub fn read_weights(path: &Path) -> Result<Weights, RunError> {
     for folder in [path.join("checkpoints/last"), path.to_owned()] {
         if folder.join("state.json").exists() {
-            let position = read_position(&folder)?;
-            return Ok((position.encoder, read_tensors(&folder.join("encoder.safetensors"))?));
+            let Position { encoder, views, .. } = read_position(&folder)?;
+            let tensors = read_tensors(&folder.join("encoder.safetensors"))?;
+            return Ok(Weights { encoder, views, tensors });
         }
     }
     Err(RunError::NoCheckpoint(path.to_owned()))
