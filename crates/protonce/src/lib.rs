@@ -3,4 +3,5 @@
 //! The modules are the steps of the method, in the order data passes through them.
 
 pub mod data;
+pub mod report;
 pub mod views;
