@@ -8,6 +8,7 @@ mod data;
 mod eval;
 mod pretrain;
 mod progress;
+mod report;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,8 @@ enum Command {
     /// Measure what a pretrained encoder is worth.
     #[command(subcommand)]
     Eval(eval::Command),
+    /// Draw what a run discovered and how it went.
+    Report(report::Arguments),
     /// Look at a pile of images.
     #[command(subcommand)]
     Data(data::Command),
@@ -54,6 +57,7 @@ fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Eval(command) => eval::run(&command),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Data(command) => data::run(&command),
     }
 }

@@ -132,7 +132,7 @@ impl Display {
                 ));
             }
             Event::Evaluation { epoch, knn, chance, .. } => {
-                let accuracies = knn.iter().map(|one| format!("k {} {:.1} %", one.k, one.top1));
+                let accuracies = knn.iter().map(|(k, top1)| format!("k {k} {top1:.1} %"));
                 self.line(&format!(
                     "kNN after epoch {epoch}: {} (chance {chance:.1} %)",
                     accuracies.collect::<Vec<_>>().join(", "),

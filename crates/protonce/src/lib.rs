@@ -17,5 +17,7 @@ pub mod pretrain;
 
 pub mod transfer;
 
+pub mod report;
+
 pub mod device;
 pub mod world;

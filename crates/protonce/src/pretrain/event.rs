@@ -1,8 +1,8 @@
 //! What happens in a run, as it is written to `events.jsonl` and told to whoever watches.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-use crate::transfer::KnnAccuracy;
+use serde::{Deserialize, Serialize};
 
 /// Means over some steps.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -87,8 +87,8 @@ pub enum Event {
     Evaluation {
         /// Epochs trained.
         epoch: usize,
-        /// Weighted kNN of backbone features.
-        knn: Vec<KnnAccuracy>,
+        /// Weighted kNN of backbone features: top-1 accuracy in percent by number of neighbours.
+        knn: BTreeMap<i64, f64>,
         /// Accuracy of guessing the most frequent class, in percent.
         chance: f64,
         /// Seconds it took.

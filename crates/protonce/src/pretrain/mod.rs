@@ -513,6 +513,7 @@ impl<'a, 'b> Run<'a, 'b> {
             (&queries, &query_labels),
             classes,
         );
+        let knn = knn.into_iter().map(|accuracy| (accuracy.k, accuracy.top1)).collect();
         let chance = evaluation.chance;
         self.evaluation = Some(evaluation);
         let seconds = start.elapsed().as_secs_f64();

@@ -1,0 +1,108 @@
+use std::path::PathBuf;
+
+/// Why a picture could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// A file of the run could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A picture could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file asked for.
+        path: PathBuf,
+        /// What the system or the encoder said.
+        source: std::io::Error,
+    },
+    /// A file that should hold tensors is damaged or of another format.
+    #[error("{} is not a whole safetensors file ({source}); make it again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the reader said.
+        source: safetensors::SafeTensorError,
+    },
+    /// The file holds no prototypes, as after a run that never took an expectation step.
+    #[error(
+        "{} holds no prototypes; only a run with prototypes that got past its warm-up epochs has any",
+        path.display()
+    )]
+    NoPrototypes {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A granularity was asked for that the run does not have.
+    #[error(
+        "{} holds granularities 0 to {}, not {asked}; ask for one of those",
+        path.display(), present - 1
+    )]
+    NoSuchGranularity {
+        /// The file.
+        path: PathBuf,
+        /// The granularity asked for.
+        asked: usize,
+        /// How many there are.
+        present: usize,
+    },
+    /// A tensor is missing, or of another type or shape than its neighbours call for.
+    #[error("{}: tensor {name} should be {expected} but is {found}", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// Type and shape that fit.
+        expected: String,
+        /// Type and shape that were found, or "missing".
+        found: String,
+    },
+    /// The labels are not one an image.
+    #[error("{labels} labels were given for {images} images; give one an image")]
+    LabelCount {
+        /// Labels given.
+        labels: usize,
+        /// Images that the prototypes were made of.
+        images: usize,
+    },
+    /// The log of events has no training step or epoch yet.
+    #[error(
+        "{} has no finished training step yet; wait for the run's first steps, or check that this \
+         is the events.jsonl of a run",
+        path.display()
+    )]
+    NoSteps {
+        /// The log.
+        path: PathBuf,
+    },
+    /// No step has a finite loss, so there is nothing to draw.
+    #[error(
+        "{}: none of the {steps} logged losses is a number; the run diverged from its first step, \
+         try a lower learning rate",
+        path.display()
+    )]
+    NoFiniteLoss {
+        /// The log.
+        path: PathBuf,
+        /// How many were logged.
+        steps: usize,
+    },
+    /// A picture of this size cannot be made.
+    #[error(
+        "a picture of {width} by {height} pixels cannot be made; ask for fewer or smaller images"
+    )]
+    Size {
+        /// Pixels across.
+        width: u32,
+        /// Pixels down.
+        height: u32,
+    },
+    /// The built-in font does not parse; the build itself is broken.
+    #[error("the built-in font cannot be read; this build is broken")]
+    Font,
+}
