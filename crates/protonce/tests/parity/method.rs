@@ -1,0 +1,112 @@
+//! The method's arithmetic against the published code, faiss and a reference kNN.
+
+use protonce::contrast::{Duplicates, info_nce, proto_nce};
+use protonce::encoder::normalise_rows;
+use protonce::pretrain::Config;
+use protonce::prototypes::{ConcentrationOptions, KMeans, Prototypes, concentration};
+use protonce::transfer::{Knn, knn_accuracy};
+use tch::{Kind, Tensor};
+
+use crate::fixtures::{Tensors, load};
+
+#[test]
+fn losses_and_gradient_are_the_published_ones() {
+    let fixture = Tensors::load("protonce.safetensors");
+    let temperature = f64::from(fixture.scalar("temperature"));
+    let raw_query = fixture.get("raw_q").set_requires_grad(true);
+    let query = normalise_rows(&raw_query);
+    let instance = info_nce(&query, &fixture.get("key"), &fixture.get("queue"), temperature);
+    close("instance loss", &instance.loss, &fixture.get("loss.instance").squeeze(), 1e-5);
+
+    let images = fixture.get("index");
+    let mut sum = Tensor::from(0f32);
+    for m in 0..3 {
+        let granularity = Prototypes {
+            assignment: fixture.get(&format!("assignment.{m}")),
+            prototypes: fixture.get(&format!("centroids.{m}")),
+            concentration: fixture.get(&format!("concentration.{m}")),
+        };
+        let own = granularity.assignment.index_select(0, &images);
+        let negatives = fixture.get(&format!("negatives.{m}"));
+        let term = proto_nce(&query, &granularity, &own, &negatives, Duplicates::Keep);
+        close("prototype loss", &term.loss, &fixture.get("loss.proto").get(m), 1e-5);
+        let accuracy = fixture.get(&format!("accuracy.{m}")).squeeze();
+        close("prototype accuracy", &term.accuracy, &accuracy, 1e-6);
+        sum += term.loss;
+    }
+    let total = instance.loss + sum / 3.0;
+    close("total loss", &total, &fixture.get("loss.total").squeeze(), 1e-5);
+    let gradient = Tensor::run_backward(&[&total], &[&raw_query], false, false).remove(0);
+    close("gradient", &gradient, &fixture.get("grad.raw_q"), 1e-5);
+}
+
+#[test]
+fn concentrations_are_the_published_ones() {
+    let fixture = Tensors::load("concentration.safetensors");
+    for case in 0..3 {
+        let get = |name: &str| fixture.get(&format!("{case}.{name}"));
+        let (embeddings, centroids, assignment) =
+            (get("embeddings"), get("centroids"), get("assignment"));
+        let expected = get("concentration");
+        let offsets = embeddings - centroids.index_select(0, &assignment);
+        let distances = offsets.norm_scalaropt_dim(2, [1].as_slice(), false);
+        // The concentrations average to the temperature they were computed with.
+        let temperature = expected.mean(Kind::Double).double_value(&[]);
+        let options = ConcentrationOptions { temperature, smoothing: 10.0 };
+        let found = concentration(&distances, &assignment, centroids.size()[0], options);
+        close("concentration", &found, &expected, 1e-5);
+    }
+}
+
+#[test]
+fn both_schedules_are_exact() {
+    let fixture: serde_json::Value = serde_json::from_slice(&load("schedule.json")).unwrap();
+    for (preset, name) in [("v1", "v1_step"), ("v2", "v2_cosine")] {
+        let mut base = Config::preset(preset).unwrap();
+        base.insert("epochs".into(), fixture[name]["epochs"].as_i64().unwrap().into());
+        base.insert("lr".into(), fixture[name]["base"].as_f64().unwrap().into());
+        let config = Config::resolve([base]).unwrap();
+        let rates = fixture[name]["lr"].as_array().unwrap();
+        assert_eq!(rates.len(), config.epochs);
+        for (epoch, rate) in rates.iter().enumerate() {
+            let (found, expected) = (config.learning_rate(epoch), rate.as_f64().unwrap());
+            assert!((found - expected).abs() <= 1e-12, "{name}, epoch {epoch}: {found}");
+        }
+    }
+}
+
+#[test]
+fn weighted_knn_is_the_reference() {
+    let fixture = Tensors::load("knn.safetensors");
+    let expected: serde_json::Value = serde_json::from_slice(&load("knn.json")).unwrap();
+    let expected_of = |k: i64| expected["top1_percent"][k.to_string()].as_f64().unwrap();
+    let options = Knn {
+        neighbours: vec![1, 20, 200],
+        temperature: expected["temperature"].as_f64().unwrap(),
+    };
+    let (bank, bank_labels) = (fixture.get("bank.features"), fixture.get("bank.labels"));
+    let (queries, labels) = (fixture.get("query.features"), fixture.get("query.labels"));
+    let classes = bank_labels.max().int64_value(&[]) + 1;
+    for found in knn_accuracy(&options, (&bank, &bank_labels), (&queries, &labels), classes) {
+        assert!((found.top1 - expected_of(found.k)).abs() < 0.1, "{found:?}");
+    }
+}
+
+#[test]
+fn clustering_is_as_good_as_faiss() {
+    let fixture = Tensors::load("kmeans.safetensors");
+    let embeddings = fixture.get("embeddings");
+    for clusters in [100, 400] {
+        let name = format!("objective.{clusters}");
+        let reference = fixture.get(&name).double_value(&[0]);
+        let found = KMeans::default().fit(&embeddings, clusters, 0).unwrap().objective;
+        println!("k {clusters}: objective {found:.1}, faiss {reference:.1}");
+        assert!(found <= 1.02 * reference, "k {clusters}: {found} against {reference}");
+    }
+}
+
+fn close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
+    assert_eq!(found.size(), expected.size(), "{what}");
+    let difference = (found - expected).abs().max().double_value(&[]);
+    assert!(difference <= tolerance, "{what} differs by {difference}, more than {tolerance}");
+}
