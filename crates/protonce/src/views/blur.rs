@@ -93,3 +93,36 @@ fn box_radius(sigma: f32) -> f32 {
     let missing = (2.0 * whole + 1.0) * (whole * (whole + 1.0) - 3.0 * variance);
     whole + missing / (6.0 * (variance - (whole + 1.0) * (whole + 1.0)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_even_image_stays_as_it_is_however_wide_the_blur() {
+        for (width, height) in [(1, 1), (2, 5), (7, 1)] {
+            for sigma in [0.0, 0.1, 2.0, 40.0] {
+                let mut image = Image { width, height, pixels: vec![137; width * height * 3] };
+                gaussian_blur(&mut image, sigma, &mut Vec::new());
+                assert!(image.pixels.iter().all(|&value| value == 137), "{width}x{height} {sigma}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wide_blur_has_the_asked_variance() {
+        let (side, sigma) = (81, 6.0);
+        let mut image = Image { width: side, height: side, pixels: vec![0; side * side * 3] };
+        // A bright column spreads along rows only; its profile is the kernel.
+        for row in image.pixels.chunks_exact_mut(side * 3) {
+            row[side / 2 * 3..side / 2 * 3 + 3].fill(255);
+        }
+        gaussian_blur(&mut image, sigma, &mut Vec::new());
+        let row = &image.pixels[..side * 3];
+        let weight = |x: usize| f64::from(row[x * 3]);
+        let total: f64 = (0..side).map(weight).sum();
+        let variance: f64 =
+            (0..side).map(|x| weight(x) * (x as f64 - (side / 2) as f64).powi(2) / total).sum();
+        assert!((variance.sqrt() - f64::from(sigma)).abs() < 0.3, "{}", variance.sqrt());
+    }
+}

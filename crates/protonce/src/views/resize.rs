@@ -65,6 +65,7 @@ impl Resizer {
         size: usize,
         output: &mut Image,
     ) {
+        assert!(short_side >= size, "a square of {size} pixels does not fit in {short_side}");
         let shortest = image.width.min(image.height);
         let scaled = |length: usize| short_side * length / shortest;
         let (width, height) = (scaled(image.width), scaled(image.height));
@@ -182,6 +183,64 @@ impl Taps {
                 blue += i32::from(pixel[2]) * weight;
             }
             output.copy_from_slice(&[to_byte(red), to_byte(green), to_byte(blue)]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An image in which every pixel differs from its neighbours.
+    fn textured(width: usize, height: usize) -> Image {
+        let pixels = (0..width * height * 3).map(|i| ((i * 2_654_435_761) >> 7) as u8).collect();
+        Image { width, height, pixels }
+    }
+
+    #[test]
+    fn pixels_outside_the_crop_have_no_influence() {
+        let image = textured(40, 30);
+        let crop = CropBox { left: 7, top: 5, width: 21, height: 16 };
+        let mut cut = Image { width: crop.width, height: crop.height, pixels: Vec::new() };
+        for y in 0..crop.height {
+            let start = ((crop.top + y) * image.width + crop.left) * 3;
+            cut.pixels.extend_from_slice(&image.pixels[start..start + crop.width * 3]);
+        }
+        let (mut inside, mut alone) = (Image::default(), Image::default());
+        for size in [(5, 3), (21, 16), (64, 48)] {
+            Resizer::default().resize(&image, crop, size, &mut inside);
+            Resizer::default().resize(&cut, CropBox::whole(&cut), size, &mut alone);
+            assert_eq!(inside, alone, "{size:?}");
+        }
+    }
+
+    #[test]
+    fn resizing_to_the_same_size_changes_nothing() {
+        let image = textured(13, 17);
+        let mut output = Image::default();
+        Resizer::default().resize(&image, CropBox::whole(&image), (13, 17), &mut output);
+        assert_eq!(output, image);
+    }
+
+    #[test]
+    fn memory_kept_between_images_leaves_no_trace() {
+        let (large, small) = (textured(90, 70), textured(6, 5));
+        let mut used = Resizer::default();
+        let (mut output, mut fresh) = (Image::default(), Image::default());
+        used.resize(&large, CropBox::whole(&large), (48, 48), &mut output);
+        used.resize(&small, CropBox::whole(&small), (9, 8), &mut output);
+        Resizer::default().resize(&small, CropBox::whole(&small), (9, 8), &mut fresh);
+        assert_eq!(output, fresh);
+    }
+
+    #[test]
+    fn the_centre_of_a_sliver_is_found_without_resizing_all_of_it() {
+        for (width, height) in [(1, 1), (1, 20_000), (20_000, 1), (3, 2)] {
+            let image = Image { width, height, pixels: vec![200; width * height * 3] };
+            let mut output = Image::default();
+            Resizer::default().resize_and_center_crop(&image, 73, 64, &mut output);
+            assert_eq!((output.width, output.height), (64, 64));
+            assert!(output.pixels.iter().all(|&value| value == 200));
         }
     }
 }
