@@ -1,6 +1,7 @@
 //! Crop and resize: Pillow's antialiased bilinear resampling, in its fixed point.
 
 use super::Image;
+use super::widest::widest;
 
 /// A rectangle of an image in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct Resizer {
     vertical: Taps,
     /// The needed rows of the box after the horizontal pass.
     rows: Vec<u8>,
+    /// One row of the box and a byte.
+    padded: Vec<u8>,
     sums: Vec<i32>,
 }
 
@@ -98,22 +101,51 @@ impl Resizer {
         self.rows.resize(row_bytes * (end - first), 0);
         for (row, y) in self.rows.chunks_exact_mut(row_bytes).zip(first..end) {
             let start = ((crop.top + y) * image.width + crop.left) * 3;
-            self.horizontal.along_row(&image.pixels[start..start + crop.width * 3], row);
+            self.padded.clear();
+            self.padded.extend_from_slice(&image.pixels[start..start + crop.width * 3]);
+            self.padded.push(0);
+            along_row(&self.horizontal, &self.padded, row);
         }
 
         self.sums.resize(row_bytes, 0);
         for (y, row) in output.pixels.chunks_exact_mut(row_bytes).enumerate() {
-            let (start, weights) = self.vertical.of(y);
-            self.sums.fill(HALF);
-            let rows = self.rows[(start - first) * row_bytes..].chunks_exact(row_bytes);
-            for (source, &weight) in rows.zip(weights) {
-                for (sum, &value) in self.sums.iter_mut().zip(source) {
+            let start = self.vertical.starts[y] - first;
+            let weights = self.vertical.weights_of(y);
+            along_columns(&self.rows[start * row_bytes..], weights, &mut self.sums, row);
+        }
+    }
+}
+
+widest! {
+    /// The horizontal pass on a row of interleaved RGB that has one byte more than its pixels.
+    ///
+    /// That byte lets every pixel be read as four, which is one vector instead of three numbers.
+    fn along_row(taps: &Taps, padded: &[u8], row: &mut [u8]) {
+        for (position, output) in row.chunks_exact_mut(3).enumerate() {
+            let mut sums = [HALF; 4];
+            let pixels = padded[taps.starts[position] * 3..].windows(4).step_by(3);
+            for (pixel, &weight) in pixels.zip(taps.weights_of(position)) {
+                for (sum, &value) in sums.iter_mut().zip(pixel) {
                     *sum += i32::from(value) * weight;
                 }
             }
-            for (value, &sum) in row.iter_mut().zip(&self.sums) {
-                *value = to_byte(sum);
+            let [red, green, blue, _] = sums.map(to_byte);
+            output.copy_from_slice(&[red, green, blue]);
+        }
+    }
+}
+
+widest! {
+    /// One row of the vertical pass: the weighted sum of the first rows in `rows`.
+    fn along_columns(rows: &[u8], weights: &[i32], sums: &mut [i32], row: &mut [u8]) {
+        sums.fill(HALF);
+        for (source, &weight) in rows.chunks_exact(row.len()).zip(weights) {
+            for (sum, &value) in sums.iter_mut().zip(source) {
+                *sum += i32::from(value) * weight;
             }
+        }
+        for (value, &sum) in row.iter_mut().zip(&*sums) {
+            *value = to_byte(sum);
         }
     }
 }
@@ -122,6 +154,7 @@ impl Resizer {
 const PRECISION: u32 = 32 - 8 - 2;
 const HALF: i32 = 1 << (PRECISION - 1);
 
+#[inline(always)]
 fn to_byte(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
@@ -131,6 +164,8 @@ fn to_byte(sum: i32) -> u8 {
 struct Taps {
     /// First input element.
     starts: Vec<usize>,
+    /// Number of input elements.
+    lengths: Vec<usize>,
     /// `longest` weights for each output element, zero where it has fewer.
     weights: Vec<i32>,
     longest: usize,
@@ -145,6 +180,7 @@ impl Taps {
         let support = scale.max(1.0);
         self.longest = (2 * support.ceil() as usize + 1).min(input);
         self.starts.clear();
+        self.lengths.clear();
         self.weights.clear();
         for position in first..first + count {
             let center = (position as f64 + 0.5) * scale;
@@ -158,6 +194,7 @@ impl Taps {
             self.exact.extend((start..end).map(triangle));
             let total: f64 = self.exact.iter().sum();
             self.starts.push(start);
+            self.lengths.push(end - start);
             let filled = self.weights.len();
             let one = f64::from(1 << PRECISION);
             self.weights.extend(self.exact.iter().map(|w| (w / total * one + 0.5) as i32));
@@ -165,25 +202,11 @@ impl Taps {
         }
     }
 
-    /// First input element and weights of an output element, counted from the first computed.
-    fn of(&self, position: usize) -> (usize, &[i32]) {
-        let weights = &self.weights[position * self.longest..(position + 1) * self.longest];
-        (self.starts[position], weights)
-    }
-
-    /// The horizontal pass on one row of interleaved RGB.
-    fn along_row(&self, source: &[u8], row: &mut [u8]) {
-        let taps = self.starts.iter().zip(self.weights.chunks_exact(self.longest));
-        for (output, (&start, weights)) in row.chunks_exact_mut(3).zip(taps) {
-            let [mut red, mut green, mut blue] = [HALF; 3];
-            // Where fewer inputs than weights are left, the weights without one are zero.
-            for (pixel, &weight) in source[start * 3..].chunks_exact(3).zip(weights) {
-                red += i32::from(pixel[0]) * weight;
-                green += i32::from(pixel[1]) * weight;
-                blue += i32::from(pixel[2]) * weight;
-            }
-            output.copy_from_slice(&[to_byte(red), to_byte(green), to_byte(blue)]);
-        }
+    /// Weights of an output element, counted from the first computed.
+    #[inline(always)]
+    fn weights_of(&self, position: usize) -> &[i32] {
+        let first = position * self.longest;
+        &self.weights[first..first + self.lengths[position]]
     }
 }
 
