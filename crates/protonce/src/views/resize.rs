@@ -1,4 +1,8 @@
 //! Crop and resize: Pillow's antialiased bilinear resampling, in its fixed point.
+//!
+//! Rows are resampled first, then columns, as in every Pillow up to 12, with which the published
+//! representations were trained. Pillow 13 turns the order round where the height shrinks more than
+//! the width; its pixels then differ from these by one level at most.
 
 use super::Image;
 use super::widest::widest;
