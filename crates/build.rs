@@ -14,14 +14,11 @@ fn main() {
         return;
     }
     // The wheel keeps NVIDIA's runtime libraries beside torch/, not inside it.
-    if let Some(packages) = libraries.parent().and_then(Path::parent) {
-        if let Ok(folders) = std::fs::read_dir(packages.join("nvidia")) {
-            for folder in folders.flatten() {
-                let folder = folder.path().join("lib");
-                if folder.is_dir() {
-                    rpath(&folder);
-                }
-            }
+    let packages = libraries.parent().and_then(Path::parent).unwrap_or(&libraries);
+    for package in std::fs::read_dir(packages.join("nvidia")).into_iter().flatten().flatten() {
+        let folder = package.path().join("lib");
+        if folder.is_dir() {
+            rpath(&folder);
         }
     }
     // A CPU set-up carries a libtorch whose CUDA half was left out: what only that half

@@ -9,8 +9,8 @@ use clap::Args;
 use protonce::data::Dataset;
 use protonce::device::device;
 use protonce::pretrain::{
-    Auto, Clusters, Config, ConfigError, Event, Notice, Outcome, RunError, RunFolder, Start, Work,
-    pretrain,
+    Auto, Clusters, Config, ConfigError, Event, Notice, Outcome, RunError, RunFolder, Setup, Start,
+    Work, pretrain,
 };
 use protonce::world::World;
 use serde::Serialize;
@@ -303,13 +303,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let steps = AtomicUsize::new(0);
     let start = std::time::Instant::now();
     let (mut last_epoch, mut evaluation) = (None, None);
-    let outcome = pretrain(
-        &config,
+    let setup = Setup {
+        config: &config,
+        dataset: Arc::new(dataset),
+        out: &arguments.out,
+        start: if arguments.resume { Start::Resume } else { Start::Fresh },
         device,
-        Arc::new(dataset),
-        &arguments.out,
-        if arguments.resume { Start::Resume } else { Start::Fresh },
-        &World::alone(),
+        world: World::alone(),
+    };
+    let outcome = pretrain(
+        setup,
         &mut |notice| {
             match notice {
                 Notice::Event(event @ Event::Epoch { .. }) => last_epoch = Some(event.clone()),

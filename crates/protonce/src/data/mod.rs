@@ -302,6 +302,3 @@ impl Fnv {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {}

@@ -11,7 +11,7 @@ mod maximization;
 mod run_folder;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -122,7 +122,23 @@ pub enum Start {
     Resume,
 }
 
-/// Pretrains an encoder on `dataset` and leaves everything in the run folder `out`.
+/// Everything a run needs to know before it begins.
+pub struct Setup<'a> {
+    /// The settings.
+    pub config: &'a Config,
+    /// The images.
+    pub dataset: Arc<Dataset>,
+    /// The run folder.
+    pub out: &'a Path,
+    /// Whether it is begun or continued.
+    pub start: Start,
+    /// Where tensors live.
+    pub device: Device,
+    /// The processes that train together.
+    pub world: World,
+}
+
+/// Pretrains an encoder and leaves everything in the run folder.
 ///
 /// `observer` is told what happens; `stop` is asked after every step.
 ///
@@ -132,16 +148,12 @@ pub enum Start {
 /// # Panics
 /// When libtorch fails, for example for lack of memory.
 pub fn pretrain(
-    config: &Config,
-    device: Device,
-    dataset: Arc<Dataset>,
-    out: &std::path::Path,
-    start: Start,
-    world: &World,
+    setup: Setup,
     observer: &mut Observer,
     stop: &dyn Fn() -> bool,
 ) -> Result<Outcome, PretrainError> {
-    let mut run = Run::open(config, device, dataset, out, start, world, observer)?;
+    let config = setup.config;
+    let mut run = Run::open(setup, observer)?;
     for epoch in run.epoch..config.epochs {
         // E-step: embed all images, cluster them at each granularity.
         let prototypes = match config.method {
@@ -265,15 +277,8 @@ impl Evaluation {
 }
 
 impl<'a, 'b> Run<'a, 'b> {
-    fn open(
-        config: &'a Config,
-        device: Device,
-        dataset: Arc<Dataset>,
-        out: &std::path::Path,
-        start: Start,
-        world: &World,
-        observer: &'a mut Observer<'b>,
-    ) -> Result<Self, PretrainError> {
+    fn open(setup: Setup<'a>, observer: &'a mut Observer<'b>) -> Result<Self, PretrainError> {
+        let Setup { config, dataset, out, start, device, world } = setup;
         check_sizes(config, &dataset)?;
         let evaluation = Evaluation::open(config)?;
         let fingerprint = dataset.fingerprint();
@@ -287,7 +292,7 @@ impl<'a, 'b> Run<'a, 'b> {
             Start::Resume => RunFolder::resume(out)?,
         };
         let mut run = Run {
-            trainer: Trainer::new(config, precision, device, world.clone()),
+            trainer: Trainer::new(config, precision, device, world),
             config,
             device,
             dataset,

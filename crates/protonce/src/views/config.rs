@@ -168,3 +168,47 @@ pub struct ConfigError {
     /// What it should be.
     pub expected: &'static str,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evaluation_keeps_the_proportion_of_256_to_224() {
+        assert_eq!(ViewConfig::v2(224).eval_resize, 256);
+        assert_eq!(ViewConfig::v1(64).eval_resize, 73);
+        assert_eq!(ViewConfig::v1(32).eval_resize, 37);
+    }
+
+    #[test]
+    fn both_recipes_are_valid_and_survive_being_written() {
+        for config in [ViewConfig::v1(224), ViewConfig::v2(32)] {
+            config.validate().unwrap();
+            let text = serde_json::to_string(&config).unwrap();
+            assert_eq!(serde_json::from_str::<ViewConfig>(&text).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn a_setting_out_of_range_is_named() {
+        type Break = fn(&mut ViewConfig);
+        let broken: [(&str, Break); 11] = [
+            ("image_size", |config| config.image_size = 0),
+            ("eval_resize", |config| config.eval_resize = 31),
+            ("crop_scale", |config| config.crop_scale = [0.0, 1.0]),
+            ("crop_scale", |config| config.crop_scale = [f64::NAN, 1.0]),
+            ("crop_ratio", |config| config.crop_ratio = [2.0, 1.0]),
+            ("jitter", |config| config.jitter[3] = 0.6),
+            ("jitter", |config| config.jitter[0] = -0.1),
+            ("grey_probability", |config| config.grey_probability = 1.1),
+            ("blur_sigma", |config| config.blur_sigma = [0.1, f64::INFINITY]),
+            ("mean", |config| config.mean[1] = f64::NAN),
+            ("std", |config| config.std[2] = 0.0),
+        ];
+        for (setting, change) in broken {
+            let mut config = ViewConfig::v2(32);
+            change(&mut config);
+            assert_eq!(config.validate().unwrap_err().setting, setting);
+        }
+    }
+}

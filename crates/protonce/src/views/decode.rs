@@ -136,9 +136,15 @@ fn check_size(width: u64, height: u64) -> Result<(), DecodeError> {
 }
 
 fn decode_jpeg(bytes: &[u8], image: &mut Image) -> Result<(), DecodeError> {
-    let jpeg = |error: zune_jpeg::errors::DecodeErrors| malformed(ImageFormat::Jpeg, error);
+    if !reaches_end_of_image(bytes) {
+        return Err(DecodeError::Truncated);
+    }
+    let jpeg = |error: zune_jpeg::errors::DecodeErrors| {
+        // The decoder quotes its static messages.
+        malformed(ImageFormat::Jpeg, error.to_string().trim_matches('"'))
+    };
     // Not strict: the strict decoder refuses padding and unknown markers that cameras do write.
-    // In return it fills what is missing with grey, hence the check below.
+    // In return it fills what is missing with grey, hence the check above.
     let options = DecoderOptions::default()
         .set_strict_mode(false)
         .set_max_width(usize::from(u16::MAX))
@@ -148,9 +154,6 @@ fn decode_jpeg(bytes: &[u8], image: &mut Image) -> Result<(), DecodeError> {
     decoder.decode_headers().map_err(jpeg)?;
     let (width, height) = decoder.dimensions().unwrap_or_default();
     check_size(width as u64, height as u64)?;
-    if !reaches_end_of_image(bytes) {
-        return Err(DecodeError::Truncated);
-    }
     image.width = width;
     image.height = height;
     image.pixels.resize(width * height * 3, 0);
@@ -243,6 +246,3 @@ fn orient(image: &mut Image, orientation: Orientation) {
         image.pixels = turned.into_bytes();
     }
 }
-
-#[cfg(test)]
-mod tests {}

@@ -160,6 +160,10 @@ impl Loader {
             room: Condvar::new(),
             ready: Condvar::new(),
         });
+        Loader::spawn(shared, threads)
+    }
+
+    fn spawn(shared: Arc<Shared>, threads: usize) -> Result<Loader, LoaderError> {
         // Threads started before one fails are stopped by the drop of this loader.
         let mut loader =
             Loader { shared, threads: Vec::new(), waited: Duration::ZERO, failed: false };
@@ -492,4 +496,44 @@ impl Maker {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_thread_ends_the_iterator_with_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        image::RgbImage::new(9, 9).save(folder.path().join("a.png")).unwrap();
+        let dataset = Arc::new(Dataset::open(folder.path().to_str().unwrap()).unwrap());
+        // Settings that `validate` refuses stand in for a bug: the renderer panics on them.
+        let config = ViewConfig { eval_resize: 2, ..ViewConfig::v2(4) };
+        let shared = Arc::new(Shared {
+            dataset,
+            config,
+            plan: vec![vec![0]; 3],
+            mode: Mode::Evaluation,
+            ahead: 2,
+            state: Mutex::default(),
+            room: Condvar::new(),
+            ready: Condvar::new(),
+        });
+        let mut loader = Loader::spawn(shared, 2).unwrap();
+        match loader.next() {
+            Some(Err(LoaderError::Panicked { index: 0, name, .. })) => assert_eq!(name, "a.png"),
+            other => panic!("expected the panic as an error, found {other:?}"),
+        }
+        assert!(loader.next().is_none());
+    }
+
+    #[test]
+    fn threads_run_ahead_no_further_than_memory_allows() {
+        let plan = |batch: usize| vec![vec![0; batch]; 10];
+        let ahead = |size, batch, threads| {
+            let mode = Mode::Training { seed: 0, epoch: 0 };
+            batches_ahead(&ViewConfig::v2(size), &plan(batch), mode, threads)
+        };
+        assert_eq!(ahead(32, 256, 2), 4);
+        assert_eq!(ahead(224, 256, 64), 2);
+        // Batches of one image must still occupy every thread.
+        assert_eq!(ahead(32, 1, 16), 33);
+    }
+}

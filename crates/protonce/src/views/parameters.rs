@@ -110,3 +110,127 @@ fn jitter(config: &ViewConfig, random: &mut ViewRandom) -> Vec<JitterStep> {
     }
     steps
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const DRAWS: u64 = 20_000;
+
+    fn draws(config: &ViewConfig, width: usize, height: usize) -> Vec<ViewParameters> {
+        let draw = |index| {
+            ViewParameters::draw(config, width, height, &mut ViewRandom::new(1, 2, index, 0))
+        };
+        (0..DRAWS).map(draw).collect()
+    }
+
+    fn share(draws: &[ViewParameters], of: impl Fn(&ViewParameters) -> bool) -> f64 {
+        draws.iter().filter(|parameters| of(parameters)).count() as f64 / draws.len() as f64
+    }
+
+    fn mean(numbers: impl Iterator<Item = f64>) -> f64 {
+        let (count, sum) = numbers.fold((0, 0.0), |(count, sum), n| (count + 1, sum + n));
+        sum / f64::from(count)
+    }
+
+    #[test]
+    fn crops_lie_inside_images_of_any_shape() {
+        let config = ViewConfig::v2(32);
+        for (width, height) in [(1, 1), (1, 900), (900, 1), (2, 3), (32, 32), (500, 375)] {
+            for ViewParameters { crop, .. } in &draws(&config, width, height)[..2000] {
+                assert!(crop.width > 0 && crop.left + crop.width <= width, "{crop:?}");
+                assert!(crop.height > 0 && crop.top + crop.height <= height, "{crop:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_image_no_crop_fits_gives_its_largest_central_box() {
+        let config = ViewConfig { crop_scale: [1.0, 1.0], ..ViewConfig::v2(32) };
+        let crop = draws(&config, 100, 1000)[0].crop;
+        assert_eq!(crop, CropBox { left: 0, top: 433, width: 100, height: 133 });
+        let crop = draws(&config, 1000, 100)[0].crop;
+        assert_eq!(crop, CropBox { left: 433, top: 0, width: 133, height: 100 });
+    }
+
+    #[test]
+    fn crops_have_torchvisions_areas_shapes_and_places() {
+        // A range of areas that always fits, so that no try is rejected and the mean is known.
+        let config = ViewConfig { crop_scale: [0.2, 0.6], ..ViewConfig::v2(32) };
+        let (width, height) = (1000, 1000);
+        let draws = draws(&config, width, height);
+        let area = mean(draws.iter().map(|d| (d.crop.width * d.crop.height) as f64 / 1e6));
+        assert!((area - 0.4).abs() < 0.005, "{area}");
+        let ratios = || draws.iter().map(|d| d.crop.width as f64 / d.crop.height as f64);
+        assert!(ratios().all(|ratio| (0.745..1.34).contains(&ratio)));
+        assert!(mean(ratios().map(f64::ln)).abs() < 0.005);
+        let place = |left: usize, free: usize| left as f64 / free as f64;
+        let left = mean(draws.iter().map(|d| place(d.crop.left, width - d.crop.width)));
+        let top = mean(draws.iter().map(|d| place(d.crop.top, height - d.crop.height)));
+        assert!((left - 0.5).abs() < 0.01 && (top - 0.5).abs() < 0.01, "{left} {top}");
+    }
+
+    #[test]
+    fn operations_happen_as_often_as_configured() {
+        let all = draws(&ViewConfig::v2(32), 32, 32);
+        for (found, expected) in [
+            (share(&all, |d| !d.jitter.is_empty()), 0.8),
+            (share(&all, |d| d.grey), 0.2),
+            (share(&all, |d| d.blur.is_some()), 0.5),
+            (share(&all, |d| d.flip), 0.5),
+        ] {
+            // Four standard deviations of a share of this many draws are at most 0.014.
+            assert!((found - expected).abs() < 0.014, "{found} instead of {expected}");
+        }
+        let all = draws(&ViewConfig::v1(32), 32, 32);
+        assert_eq!(share(&all, |d| d.jitter.len() == 4 && d.blur.is_none()), 1.0);
+    }
+
+    #[test]
+    fn strengths_are_uniform_in_their_ranges_and_orders_equally_likely() {
+        let all = draws(&ViewConfig::v2(32), 32, 32);
+        let blurs: Vec<f64> = all.iter().filter_map(|d| d.blur).map(f64::from).collect();
+        assert!(blurs.iter().all(|sigma| (0.1..2.0).contains(sigma)));
+        assert!((mean(blurs.into_iter()) - 1.05).abs() < 0.025);
+
+        let mut orders: BTreeMap<String, u32> = BTreeMap::new();
+        let mut jittered = 0;
+        for parameters in all.iter().filter(|d| !d.jitter.is_empty()) {
+            jittered += 1;
+            let mut order = String::new();
+            for step in &parameters.jitter {
+                let (letter, offset, strength) = match *step {
+                    JitterStep::Brightness(factor) => ('b', factor - 1.0, 0.4),
+                    JitterStep::Contrast(factor) => ('c', factor - 1.0, 0.4),
+                    JitterStep::Saturation(factor) => ('s', factor - 1.0, 0.4),
+                    JitterStep::Hue(shift) => ('h', shift, 0.1),
+                };
+                assert!(offset.abs() <= strength + 1e-6, "{step:?}");
+                order.push(letter);
+            }
+            *orders.entry(order).or_default() += 1;
+        }
+        assert_eq!(orders.len(), 24);
+        let expected = f64::from(jittered) / 24.0;
+        let chi_squared: f64 =
+            orders.values().map(|&n| (f64::from(n) - expected).powi(2) / expected).sum();
+        // 23 degrees of freedom: above 50 once in a thousand.
+        assert!(chi_squared < 50.0, "{chi_squared}");
+    }
+
+    #[test]
+    fn a_view_changes_with_each_of_its_four_numbers() {
+        let config = ViewConfig::v2(32);
+        let draw = |key: [u64; 4]| {
+            let mut random = ViewRandom::new(key[0], key[1], key[2], key[3]);
+            ViewParameters::draw(&config, 500, 375, &mut random)
+        };
+        let base = draw([3, 4, 5, 0]);
+        assert_eq!(base, draw([3, 4, 5, 0]));
+        for other in [[4, 4, 5, 0], [3, 5, 5, 0], [3, 4, 6, 0], [3, 4, 5, 1], [4, 3, 5, 0]] {
+            assert_ne!(base, draw(other), "{other:?}");
+        }
+    }
+}

@@ -75,7 +75,8 @@ fn evaluation_view_is_torchvisions() {
 
 #[test]
 fn colour_jitter_is_pillows() {
-    let operations: [(&str, fn(&mut [u8], f32)); 4] = [
+    type Operation = fn(&mut [u8], f32);
+    let operations: [(&str, Operation); 4] = [
         ("brightness", brightness),
         ("contrast", contrast),
         ("saturation", saturation),

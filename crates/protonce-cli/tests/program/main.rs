@@ -1,0 +1,50 @@
+//! Uses the program as a person would: by its command line, on files, and with kill.
+
+// Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod images;
+mod refusals;
+mod resume;
+mod runs;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// `protonce` with arguments, not yet started.
+fn protonce(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_protonce"));
+    command.args(arguments);
+    command
+}
+
+/// A run small enough for a test: 16-px images, so that the network comes to few pixels.
+fn tiny_pretrain(data: &str, out: &Path, more: &[&str]) -> Command {
+    let mut command = protonce(&["pretrain", data, "--out", out.to_str().unwrap()]);
+    command.args(["--preset", "small", "--stem", "imagenet", "--image-size", "16"]);
+    command.args(["--eval-resize", "16", "--batch-size", "8", "--queue", "50"]);
+    command.args(["--clusters", "4,8", "--warmup-epochs", "1", "--threads", "1"]);
+    command.args(more);
+    command
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What a command that must succeed printed.
+fn succeed(mut command: Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?} failed: {}", stderr(&output));
+    output
+}
+
+/// The one sentence of a command that must be refused with `status`.
+fn refuse(mut command: Command, status: i32) -> String {
+    let output = command.output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(status), "{command:?}: {text}");
+    assert!(output.stdout.is_empty(), "stdout is for results");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}

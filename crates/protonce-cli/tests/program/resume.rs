@@ -1,0 +1,107 @@
+//! A run survives being killed.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, SystemTime};
+
+use crate::images::write_classes;
+use crate::{succeed, tiny_pretrain};
+
+const EPOCHS: &str = "5";
+
+/// Every file of the last checkpoint that training depends on.
+fn last_checkpoint(run: &Path) -> [Vec<u8>; 2] {
+    ["encoder.safetensors", "training.safetensors"]
+        .map(|file| std::fs::read(run.join("checkpoints/last").join(file)).unwrap())
+}
+
+/// Events of a run, without how long things took.
+fn events(run: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
+    let timings = ["seconds", "images_per_second", "waited", "embedding_seconds"];
+    text.lines()
+        .map(|line| {
+            let mut event: serde_json::Value = serde_json::from_str(line).unwrap();
+            let fields = event.as_object_mut().unwrap();
+            fields.retain(|name, _| !timings.contains(&name.as_str()));
+            fields.remove("clustering_seconds");
+            event
+        })
+        .collect()
+}
+
+#[test]
+fn resume_after_kill_is_bit_identical() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    write_classes(&data, &["a", "b", "c"], 13);
+    let data = data.to_str().unwrap();
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+
+    let start = SystemTime::now();
+    succeed(tiny_pretrain(data, &whole, &["--epochs", EPOCHS]));
+    let whole_run = start.elapsed().unwrap();
+
+    // Moments anywhere in the life of a process: while it starts, trains, writes a checkpoint.
+    let mut random = start.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64 | 1;
+    let mut in_time = 0;
+    for kill in 0..10 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let share = (random % 1000) as f64 / 1000.0;
+        let moment = whole_run.mul_f64(0.05 + 0.4 * share);
+        let resume: &[&str] = match killed.join("config.toml").exists() {
+            true => &["--epochs", EPOCHS, "--resume"],
+            false => &["--epochs", EPOCHS],
+        };
+        let mut command = tiny_pretrain(data, &killed, resume);
+        let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(moment);
+        // SIGKILL: nothing in the process can soften it.
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        in_time += usize::from(!status.success());
+        println!("kill {kill} after {moment:?}: {status}");
+    }
+    assert!(in_time >= 5, "only {in_time} of 10 kills came before the end of the run");
+    if killed.join("config.toml").exists() {
+        succeed(tiny_pretrain(data, &killed, &["--epochs", EPOCHS, "--resume"]));
+    } else {
+        succeed(tiny_pretrain(data, &killed, &["--epochs", EPOCHS]));
+    }
+
+    assert!(last_checkpoint(&whole) == last_checkpoint(&killed), "the weights differ");
+    assert_eq!(events(&whole), events(&killed));
+}
+
+#[cfg(unix)]
+#[test]
+fn interrupt_finishes_the_step_and_resume_is_bit_identical() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    write_classes(&data, &["a", "b", "c"], 13);
+    let data = data.to_str().unwrap();
+    let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
+    let settings = ["--epochs", "3", "--log-every", "2"];
+    succeed(tiny_pretrain(data, &whole, &settings));
+
+    let mut command = tiny_pretrain(data, &stopped, &settings);
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    // Once the second epoch, which has prototypes, is under way.
+    let events_file = stopped.join("events.jsonl");
+    let mut waited = 0;
+    while !std::fs::read_to_string(&events_file).unwrap_or_default().contains("expectation") {
+        std::thread::sleep(Duration::from_millis(5));
+        waited += 1;
+        assert!(waited < 60_000, "the run does not get to its second epoch");
+    }
+    // SAFETY: kill(2) takes plain numbers; the process is our child and not yet waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "an interrupted run ends well");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--resume"));
+
+    succeed(tiny_pretrain(data, &stopped, &["--resume", "--epochs", "3", "--log-every", "2"]));
+    assert!(last_checkpoint(&whole) == last_checkpoint(&stopped), "the weights differ");
+}

@@ -1,0 +1,86 @@
+//! Whole runs: what they leave behind, and that every way to train works.
+
+use std::path::Path;
+
+use crate::images::write_classes;
+use crate::{protonce, stderr, succeed, tiny_pretrain};
+
+fn data_in(folder: &Path) -> String {
+    let data = folder.join("data");
+    write_classes(&data, &["a", "b", "c"], 14);
+    data.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_run_leaves_what_it_promises_and_json_is_alone_on_stdout() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data_in(folder.path());
+    let run = folder.path().join("run");
+    let more =
+        ["--epochs", "3", "--json", "--keep", "2", "--eval-train", &data, "--eval-test", &data];
+    let output = succeed(tiny_pretrain(&data, &run, &more));
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["outcome"], "finished");
+    assert!(summary["evaluation"]["knn"]["20"].as_f64().unwrap() > 0.0);
+    assert!(stderr(&output).contains("epoch 3/3"));
+    for file in [
+        "config.toml",
+        "events.jsonl",
+        "checkpoints/last/encoder.safetensors",
+        "checkpoints/epoch-0002/state.json",
+        "checkpoints/epoch-0003/training.safetensors",
+        "prototypes/epoch-0001.safetensors",
+        "prototypes/epoch-0003.safetensors",
+        "prototypes/embeddings.safetensors",
+    ] {
+        assert!(run.join(file).exists(), "{file} is missing");
+    }
+    assert!(!run.join("checkpoints/epoch-0001").exists(), "--keep 2 keeps two");
+
+    let weights = run.to_str().unwrap();
+    let eval = ["eval", "knn", "--weights", weights, "--train", &data, "--test", &data, "--json"];
+    let output = succeed(protonce(&eval));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    // The same weights and images as the run's own last evaluation.
+    assert_eq!(found["knn"][0]["top1"], summary["evaluation"]["knn"]["20"]);
+
+    succeed(protonce(&["report", weights]));
+    assert!(run.join("loss.png").exists() && run.join("prototypes.png").exists());
+}
+
+#[test]
+fn every_variant_of_the_method_trains() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data_in(folder.path());
+    for (name, more) in [
+        ("moco", &["--method", "moco"][..]),
+        ("masked", &["--duplicates", "mask", "--negatives", "2"]),
+        ("auto", &["--clusters", "auto"]),
+        ("splits", &["--bn-splits", "3"]),
+        ("v1", &["--views", "v1", "--head", "linear", "--schedule", "step", "--milestones", "1"]),
+        ("bf16", &["--precision", "bf16"]),
+        // 42 images in batches of 41: the image left over joins the batch.
+        ("left over", &["--batch-size", "41", "--log-every", "1"]),
+        ("queue shorter than a batch", &["--queue", "3"]),
+        ("as many prototypes as images", &["--clusters", "42"]),
+    ] {
+        let run = folder.path().join(name);
+        let more = [&["--epochs", "2"], more].concat();
+        let output = succeed(tiny_pretrain(&data, &run, &more));
+        assert!(stderr(&output).contains("epoch 2/2"), "{name}: {}", stderr(&output));
+        std::fs::remove_dir_all(&run).unwrap();
+    }
+}
+
+#[test]
+fn a_diverged_loss_names_the_last_good_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data_in(folder.path());
+    let run = folder.path().join("run");
+    succeed(tiny_pretrain(&data, &run, &["--method", "moco", "--epochs", "1"]));
+    // The learning rate of a run is fixed, so divergence has to come with a new run.
+    let diverged = folder.path().join("diverged");
+    let more = ["--method", "moco", "--epochs", "6", "--lr", "1e38", "--log-every", "1"];
+    let text = crate::refuse(tiny_pretrain(&data, &diverged, &more), 1);
+    assert!(text.contains("no longer finite") && text.contains("checkpoint"), "{text}");
+}

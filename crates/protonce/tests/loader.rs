@@ -1,0 +1,270 @@
+//! The loader as training uses it.
+
+// Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use image::{Rgb, RgbImage};
+use protonce::data::Dataset;
+use protonce::views::{
+    Batch, Loader, LoaderError, Renderer, ViewConfig, ViewParameters, ViewRandom, check, decode,
+};
+use tempfile::TempDir;
+
+/// `count` small pictures of different sizes in two classes.
+fn pictures(count: u32) -> (TempDir, Arc<Dataset>) {
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..count {
+        let class = folder.path().join(if number % 2 == 0 { "even" } else { "odd" });
+        fs::create_dir_all(&class).unwrap();
+        let picture = RgbImage::from_fn(20 + number, 30 - number % 9, |x, y| {
+            Rgb([(x * 9) as u8, (y * 7) as u8, (number * 31 + x * y) as u8])
+        });
+        picture.save(class.join(format!("{number:03}.png"))).unwrap();
+    }
+    let dataset = open(folder.path());
+    (folder, dataset)
+}
+
+fn open(path: &Path) -> Arc<Dataset> {
+    Arc::new(Dataset::open(path.to_str().unwrap()).unwrap())
+}
+
+fn plan(images: usize, batch: usize) -> Vec<Vec<usize>> {
+    let order: Vec<usize> = (0..images).map(|i| i * 7 % images).collect();
+    order.chunks(batch).map(<[usize]>::to_vec).collect()
+}
+
+fn batches(loader: Loader) -> Vec<Batch> {
+    loader.map(|batch| batch.unwrap()).collect()
+}
+
+fn training(dataset: &Arc<Dataset>, plan: Vec<Vec<usize>>, seed: u64, epoch: u64) -> Vec<Batch> {
+    batches(
+        Loader::training(Arc::clone(dataset), ViewConfig::v2(16), plan, seed, epoch, 2).unwrap(),
+    )
+}
+
+#[test]
+fn batches_are_bit_identical_whatever_the_number_of_threads() {
+    let (_folder, dataset) = pictures(23);
+    let run = |threads| {
+        let plan = plan(23, 5);
+        let config = ViewConfig::v2(16);
+        batches(Loader::training(Arc::clone(&dataset), config, plan, 7, 3, threads).unwrap())
+    };
+    let once = run(1);
+    assert_eq!(once.len(), 5);
+    assert_eq!(once[4].indices.len(), 3);
+    for batch in &once {
+        assert_eq!(batch.views.len(), 2);
+        assert_eq!(batch.views[0].len(), batch.indices.len() * 16 * 16 * 3);
+    }
+    for threads in [1, 2, 3, 8, 0] {
+        assert!(run(threads) == once, "{threads} threads");
+    }
+}
+
+#[test]
+fn a_view_depends_on_seed_epoch_image_and_view_alone() {
+    let (_folder, dataset) = pictures(8);
+    let base = training(&dataset, vec![vec![5, 2, 7]], 1, 1);
+    let [query, key] = &base[0].views[..] else { panic!("two views") };
+    assert!(query != key);
+    // Elsewhere in another batch: the same views.
+    let length = 16 * 16 * 3;
+    let moved = training(&dataset, vec![vec![0], vec![7, 5]], 1, 1);
+    for view in 0..2 {
+        assert!(moved[1].views[view][length..] == base[0].views[view][..length]);
+        assert!(moved[1].views[view][..length] == base[0].views[view][2 * length..]);
+    }
+    assert!(training(&dataset, vec![vec![5, 2, 7]], 1, 2)[0].views[0] != *query);
+    assert!(training(&dataset, vec![vec![5, 2, 7]], 2, 1)[0].views[0] != *query);
+}
+
+#[test]
+fn views_are_what_the_renderer_makes() {
+    let (_folder, dataset) = pictures(4);
+    let config = ViewConfig::v1(24);
+    let mut renderer = Renderer::new(&config);
+    let mut bytes = Vec::new();
+    dataset.read(3, &mut bytes).unwrap();
+    let image = decode(&bytes).unwrap();
+    let mut expected = vec![0.0; 24 * 24 * 3];
+
+    let plan = vec![vec![3]];
+    let loader = Loader::evaluation(Arc::clone(&dataset), config.clone(), plan.clone(), 1).unwrap();
+    let batch = &batches(loader)[0];
+    assert_eq!(batch.views.len(), 1);
+    renderer.evaluation(&image);
+    renderer.normalise_into(&mut expected);
+    assert!(batch.views[0] == expected);
+
+    let loader = Loader::training(dataset, config.clone(), plan, 9, 8, 1).unwrap();
+    let batch = &batches(loader)[0];
+    for view in 0..2 {
+        let mut random = ViewRandom::new(9, 8, 3, view);
+        let parameters = ViewParameters::draw(&config, image.width, image.height, &mut random);
+        let pixel = renderer.training(&image, &parameters).pixels[0];
+        renderer.normalise_into(&mut expected);
+        assert!(batch.views[view as usize] == expected);
+        let first = (f32::from(pixel) / 255.0 - 0.485) / 0.229;
+        assert!((expected[0] - first).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn images_that_cannot_be_read_are_left_out_and_named() {
+    let (folder, whole) = pictures(10);
+    let name = |index| whole.name(index).to_owned();
+    let path = |index| folder.path().join(whole.name(index));
+    fs::write(path(3), "no image").unwrap();
+    fs::write(path(4), "").unwrap();
+    fs::remove_file(path(8)).unwrap();
+    let damaged = training(&whole, vec![vec![3, 1, 4, 2, 8], vec![8, 3], vec![5]], 0, 0);
+    assert_eq!(damaged[0].indices, [1, 2]);
+    let reported: Vec<_> =
+        damaged[0].unreadable.iter().map(|u| (u.index, u.name.clone())).collect();
+    assert_eq!(reported, [(3, name(3)), (4, name(4)), (8, name(8))]);
+    assert!(
+        damaged[0]
+            .unreadable
+            .iter()
+            .all(|u| u.reason.contains("expected") || u.reason.contains("cannot read"))
+    );
+    assert!(damaged[1].indices.is_empty() && damaged[1].views[0].is_empty());
+    assert_eq!(damaged[1].unreadable.len(), 2);
+
+    // The others' views are those they have in a batch without gaps.
+    let healthy = training(&whole, vec![vec![1, 2], vec![5]], 0, 0);
+    assert!(damaged[0].views == healthy[0].views);
+    assert!(damaged[2] == healthy[1]);
+}
+
+#[test]
+fn a_dropped_loader_leaves_no_thread_behind() {
+    let (_folder, dataset) = pictures(6);
+    for taken in [0, 1, 3] {
+        let plan = vec![vec![0, 1, 2, 3, 4, 5]; 10_000];
+        let config = ViewConfig::v2(16);
+        let mut loader = Loader::training(Arc::clone(&dataset), config, plan, 0, 0, 4).unwrap();
+        for _ in 0..taken {
+            loader.next().unwrap().unwrap();
+        }
+        drop(loader);
+        // Every thread holds the data set: with the threads gone, this handle is the only one.
+        assert_eq!(Arc::strong_count(&dataset), 1);
+    }
+}
+
+#[test]
+fn a_finished_loader_stays_finished() {
+    let (_folder, dataset) = pictures(2);
+    let plan = vec![vec![0], vec![], vec![1]];
+    let mut loader = Loader::evaluation(dataset, ViewConfig::v2(8), plan, 3).unwrap();
+    assert_eq!(loader.next().unwrap().unwrap().indices, [0]);
+    let empty = loader.next().unwrap().unwrap();
+    assert!(empty.indices.is_empty() && empty.views == [Vec::<f32>::new()]);
+    assert_eq!(loader.next().unwrap().unwrap().indices, [1]);
+    assert!(loader.next().is_none() && loader.next().is_none());
+}
+
+#[test]
+fn recycled_memory_leaves_no_trace() {
+    let (_folder, dataset) = pictures(11);
+    let fresh = training(&dataset, plan(11, 4), 5, 0);
+    let config = ViewConfig::v2(16);
+    let mut loader = Loader::training(Arc::clone(&dataset), config, plan(11, 4), 5, 0, 2).unwrap();
+    let mut count = 0;
+    while let Some(batch) = loader.next() {
+        let batch = batch.unwrap();
+        assert!(batch == fresh[count]);
+        count += 1;
+        loader.recycle(batch);
+    }
+    assert_eq!(count, 3);
+    assert!(loader.waited() > std::time::Duration::ZERO);
+}
+
+#[test]
+fn what_cannot_be_loaded_is_refused_at_the_start() {
+    let (_folder, dataset) = pictures(2);
+    let start = |config, index| {
+        Loader::evaluation(Arc::clone(&dataset), config, vec![vec![0], vec![index]], 1)
+    };
+    let error = start(ViewConfig::v2(16), 2).unwrap_err();
+    assert!(matches!(error, LoaderError::IndexOutOfRange { index: 2, length: 2 }), "{error}");
+    let error = start(ViewConfig { image_size: 0, ..ViewConfig::v2(16) }, 1).unwrap_err();
+    assert!(error.to_string().contains("image_size"), "{error}");
+}
+
+#[test]
+fn check_counts_classes_formats_sizes_and_broken_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir_all(at("cat")).unwrap();
+    fs::create_dir_all(at("dog")).unwrap();
+    RgbImage::from_pixel(10, 40, Rgb([9, 9, 9])).save(at("cat/grey.png")).unwrap();
+    RgbImage::from_pixel(30, 20, Rgb([1, 200, 3])).save(at("cat/green.jpg")).unwrap();
+    RgbImage::from_pixel(20, 60, Rgb([1, 2, 3])).save(at("dog/dark.gif")).unwrap();
+    fs::write(at("dog/bad.jpg"), b"\xff\xd8\xff").unwrap();
+    RgbImage::new(5, 5).save(at("loose.bmp")).unwrap();
+    let dataset = open(folder.path());
+    let calls = std::sync::atomic::AtomicUsize::new(0);
+    for threads in [1, 3] {
+        let report = check(&dataset, threads, |_| {
+            calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!((report.images, report.readable, report.unlabelled), (5, 4, 1));
+        let classes: Vec<_> =
+            report.classes.iter().map(|class| (class.name.as_str(), class.images)).collect();
+        assert_eq!(classes, [("cat", 2), ("dog", 2)]);
+        assert_eq!(report.formats.len(), 4);
+        assert_eq!(report.grey, 2);
+        let sizes = report.sizes.unwrap();
+        assert_eq!((sizes.width.min, sizes.width.median, sizes.width.max), (5, 10, 30));
+        assert_eq!((sizes.height.min, sizes.height.median, sizes.height.max), (5, 20, 60));
+        assert_eq!(report.broken.len(), 1);
+        assert_eq!(report.broken[0].name, "dog/bad.jpg");
+        assert!(serde_json::to_string(&report).unwrap().contains("\"median\""));
+    }
+    assert_eq!(calls.into_inner(), 10);
+}
+
+/// A data set of real images, or none, said loudly.
+fn real(name: &str) -> Option<Arc<Dataset>> {
+    let shared = std::env::var_os("PROTONCE_SHARED").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")),
+        PathBuf::from,
+    );
+    let path = shared.join("data").join(name);
+    if !path.exists() {
+        eprintln!(
+            "SKIPPED: {} is absent; set PROTONCE_SHARED to the folder that holds data/{name}",
+            path.display()
+        );
+        return None;
+    }
+    let part = if name == "cifar10.tar" { "#train" } else { "" };
+    Some(Arc::new(Dataset::open(&format!("{}{part}", path.display())).unwrap()))
+}
+
+#[test]
+fn real_photographs_are_all_readable() {
+    let Some(dataset) = real("photos.tar") else { return };
+    let report = check(&dataset, 0, |_| {});
+    assert_eq!((report.readable, report.broken), (dataset.len(), Vec::new()));
+}
+
+#[test]
+fn real_classes_are_found_and_loaded() {
+    let Some(dataset) = real("cifar10.tar") else { return };
+    assert_eq!((dataset.len(), dataset.classes().len()), (50_000, 10));
+    let some = Arc::new(dataset.per_class(3));
+    assert_eq!(some.len(), 30);
+    let loader = Loader::training(some, ViewConfig::v2(32), plan(30, 8), 0, 0, 2).unwrap();
+    assert!(batches(loader).iter().all(|batch| batch.unreadable.is_empty()));
+}
