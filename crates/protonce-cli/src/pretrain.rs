@@ -17,8 +17,10 @@ use serde::Serialize;
 
 use crate::progress::Display;
 
-/// What is typed after `protonce pretrain`.
+/// What is typed after `protonce pretrain`. Of a flag given twice the last counts, so that a script
+/// can be followed by exceptions to it.
 #[derive(Args)]
+#[command(args_override_self = true)]
 pub struct Arguments {
     /// Images: a folder, a .tar or a text list (`path<tab>label` a line), with `#SUBFOLDER` for a
     /// part of it. Not needed with --resume.

@@ -52,7 +52,10 @@ fn all_images_broken() {
     for index in 0..12 {
         std::fs::write(folder.path().join(format!("{index:02}.jpg")), "not a JPEG").unwrap();
     }
-    says(&refused(folder.path(), &[]), &["cannot be read", "--max-bad", "00.jpg", "09.jpg"]);
+    let text = refused(folder.path(), &["--batch-size", "12"]);
+    says(&text, &["12 of 12 images cannot be read", "--max-bad", "00.jpg", "09.jpg"]);
+    let sentence = text.lines().find(|line| line.starts_with("protonce: ")).unwrap();
+    assert_eq!(sentence.matches(".jpg").count(), 10, "the first ten names: {sentence}");
 }
 
 #[test]
@@ -91,7 +94,8 @@ fn a_class_that_the_evaluations_training_images_lack() {
     write_classes(&test, &["cat", "zebra"], 2);
     let more = ["--eval-train", train.to_str().unwrap(), "--eval-test", test.to_str().unwrap()];
     says(&refused(&train, &more), &["\"zebra\"", "cat, dog"]);
-    says(&refused(&train, &more[..2]), &["eval-test"]);
+    let command = tiny_pretrain(train.to_str().unwrap(), &folder.path().join("run"), &more[..2]);
+    says(&refuse(command, 2), &["eval-test"]);
 }
 
 #[test]
@@ -130,7 +134,7 @@ fn broken_images_among_good_ones_are_skipped_and_named() {
     let (data, out) = (data.to_str().unwrap(), folder.path().join("run"));
 
     let text = refuse(tiny_pretrain(data, &folder.path().join("strict"), &["--epochs", "1"]), 1);
-    says(&text, &["--max-bad 0.01", "a/truncated.jpg"]);
+    says(&text, &["--max-bad 0.01", "of 42 images cannot be read", ".jpg"]);
 
     succeed(tiny_pretrain(data, &out, &["--epochs", "2", "--max-bad", "0.1"]));
     let events = std::fs::read_to_string(out.join("events.jsonl")).unwrap();

@@ -64,7 +64,7 @@ fn features_and_embeddings_are_torchvisions() {
         // Batch statistics of a few activations amplify rounding from layer to layer; running
         // statistics do not.
         for (mode, name, tolerance) in
-            [(Mode::Evaluate, "evaluate", 2e-5), (Mode::Train, "train", 1e-3)]
+            [(Mode::Evaluate, "evaluate", 2e-5), (Mode::Train, "train", 5e-3)]
         {
             let features = encoder.features(&images, mode);
             let embeddings = encoder.project(&features);
