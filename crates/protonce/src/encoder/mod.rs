@@ -273,9 +273,10 @@ impl Encoder {
     }
 
     /// Embeddings with batch statistics taken over `splits` groups of the batch separately, as
-    /// `splits` GPUs would. Groups differ in size by at most one image.
+    /// `splits` GPUs would. Groups differ in size by at most one image, and there are fewer of them
+    /// where a group would be of one image, which has no variance.
     pub fn embed_split(&self, images: &Tensor, splits: i64) -> Tensor {
-        let splits = splits.min(images.size()[0]);
+        let splits = splits.min(images.size()[0] / 2);
         if splits <= 1 {
             return self.embed(images, Mode::Train);
         }
