@@ -1,0 +1,41 @@
+#!/bin/sh
+# Pretrains on a few thousand emoji, or on the images in DATA, and shows what was discovered.
+set -eu
+
+protonce=target/release/protonce
+out=${OUT:-demo/run}
+data=${DATA:-}
+evaluation=
+if [ -z "$data" ]; then
+    python3 scripts/demo_data.py --out demo/data
+    data=demo/data/train
+    # The fallback set has no kinds and no held-out drawings.
+    if [ -d demo/data/test ]; then
+        evaluation="--eval-train demo/data/train --eval-test demo/data/test --eval-every 5"
+    fi
+fi
+
+rm -rf "$out"
+# A small network on small images: about five minutes on two cores. $SETTINGS come last and win.
+# shellcheck disable=SC2086
+"$protonce" pretrain "$data" --out "$out" --preset small \
+    --stem imagenet --image-size 48 --eval-resize 48 --crop-scale 0.3,1 --flip-probability 0 \
+    --epochs 20 --warmup-epochs 5 --batch-size 128 --queue 2048 $evaluation ${SETTINGS:-}
+"$protonce" report "$out"
+
+cat <<TEXT
+
+What you see
+  $out/prototypes.png  Each row is a prototype, a group of images that the network found by
+                       itself: the largest first, the most typical images to the left.
+  $out/loss.png        How the losses fell while it learned. The step up is where the
+                       prototypes join in.
+TEXT
+if [ -n "$evaluation" ]; then
+    cat <<'TEXT'
+  kNN, above           Twitter's drawings of emoji that were never trained on, each sorted into one
+                       of 57 kinds (faces, flags, food, ...) by its nearest neighbours among
+                       the training drawings. "Chance" is always guessing the most frequent
+                       kind. No label was used in training.
+TEXT
+fi
