@@ -19,7 +19,7 @@ rm -rf "$out"
 # A small network on small images: about five minutes on two cores. $SETTINGS come last and win.
 # shellcheck disable=SC2086
 "$protonce" pretrain "$data" --out "$out" --preset small \
-    --stem imagenet --image-size 48 --eval-resize 48 --crop-scale 0.3,1 --flip-probability 0 \
+    --stem imagenet --image-size 32 --eval-resize 32 --crop-scale 0.3,1 --flip-probability 0 \
     --epochs 20 --warmup-epochs 5 --batch-size 128 --queue 2048 $evaluation ${SETTINGS:-}
 "$protonce" report "$out"
 
