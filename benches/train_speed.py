@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import pathlib
-import signal
 import statistics
 import subprocess
 import sys
@@ -67,7 +66,8 @@ def protonce_command(row, data, precision, out, options):
     for name, value in row["flags"].items():
         command += [f"--{name}", str(value)]
     # Prototypes from the first step on, and a line for each step.
-    return command + ["--warmup-epochs", "0", "--epochs", "100", "--log-every", "1", "--seed", "0"]
+    steps = options.warmup_steps + options.steps
+    return command + ["--warmup-epochs", "0", "--epochs", "100", "--max-steps", str(steps), "--log-every", "1", "--seed", "0"]
 
 
 def peer_command(row, data, precision, options):
@@ -131,31 +131,20 @@ def run_peer(row, data, precision, options):
 
 
 def run_protonce(row, data, precision, options):
-    """Runs protonce until it has logged enough steps, then stops it."""
     with tempfile.TemporaryDirectory(prefix="protonce-bench-") as folder:
         out = pathlib.Path(folder, "run")
         command = [str(word) for word in protonce_command(row, data, precision, out, options)]
-        with open(pathlib.Path(folder, "stderr"), "w+") as complaint:
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaint)
-            memory = Memory(process.pid)
-            wanted = options.warmup_steps + options.steps
-            while len(steps := logged_steps(out)) < wanted and process.poll() is None:
-                time.sleep(0.2)
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-            memory.ended.set()
-            if len(steps) < wanted:
-                complaint.seek(0)
-                sys.exit(
-                    f"protonce ended with {process.returncode} after {len(steps)} of {wanted} steps: {' '.join(command)}\n"
-                    + complaint.read()[-2000:]
-                )
-    timed = steps[options.warmup_steps:wanted]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        memory = Memory(process.pid)
+        _, complaint = process.communicate()
+        memory.ended.set()
+        steps = logged_steps(out)
+    timed = steps[options.warmup_steps:]
+    if process.returncode or len(timed) < options.steps:
+        sys.exit(
+            f"protonce ended with {process.returncode} after {len(steps)} of {options.warmup_steps + options.steps} steps: "
+            f"{' '.join(command)}\n{complaint[-2000:]}"
+        )
     return {
         "images_per_second": sum(step["images"] for step in timed) / sum(step["seconds"] for step in timed),
         "peak_mib": memory.peak,
@@ -164,18 +153,10 @@ def run_protonce(row, data, precision, options):
 
 def logged_steps(run):
     try:
-        lines = (run / "events.jsonl").read_text().splitlines()
+        events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     except OSError:
         return []
-    steps = []
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue  # a line that is still being written
-        if event.get("event") == "step":
-            steps.append(event)
-    return steps
+    return [event for event in events if event["event"] == "step"]
 
 
 # ---------------------------------------------------------------- what is printed
@@ -189,11 +170,12 @@ def compare(name, data, options):
     runs = {side: [] for side in sides}
     for repetition in range(options.repetitions):
         for side, run in sides.items():
-            result = run(row, data, options.precision, options)
+            load = os.getloadavg()[0]
+            result = run(row, data, options.precision, options) | {"load_before": load}
             runs[side].append(result)
             print(
                 f"{row['title']}: {side} {repetition + 1} of {options.repetitions}: "
-                f"{result['images_per_second']:.1f} images/s, {result['peak_mib']:.0f} MiB",
+                f"{result['images_per_second']:.1f} images/s, {result['peak_mib']:.0f} MiB (load before: {load:.1f})",
                 file=sys.stderr,
             )
     summary = {"row": name, "title": row["title"], "precision": options.precision, "runs": runs}

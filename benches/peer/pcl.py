@@ -202,7 +202,6 @@ class PCL(nn.Module):
 
 def proto_nce(query, index, granularities, negatives):
     """Mean over granularities of each query's loss against prototypes; duplicates in the batch are kept."""
-    target = torch.arange(len(query))
     terms = []
     for assignment, prototypes, concentration in granularities:
         own = assignment[index]  # [batch]
@@ -210,10 +209,14 @@ def proto_nce(query, index, granularities, negatives):
         free[own] = False
         others = free.nonzero().flatten()
         others = others[torch.randperm(len(others))[:negatives]]
-        chosen = torch.cat([own, others])
-        logits = query @ prototypes[chosen].T / concentration[chosen]  # [batch, batch + others]
-        terms.append(F.cross_entropy(logits, target))
+        terms.append(prototype_loss(query, own, others, prototypes, concentration))
     return torch.stack(terms).mean()
+
+
+def prototype_loss(query, own, others, prototypes, concentration):
+    chosen = torch.cat([own, others])
+    logits = query @ prototypes[chosen].T / concentration[chosen]  # [batch, batch + others]
+    return F.cross_entropy(logits, torch.arange(len(query)))
 
 
 # ---------------------------------------------------------------- E-step

@@ -1,6 +1,9 @@
 """Where a step of the peer goes: the share of each kind of work in `pcl.py speed`'s step, without data loading.
 
-    profile_step.py [--layers] [options of pcl.py speed, but for --data]
+    profile_step.py [--layers | --totals] [options of pcl.py speed, but for --data]
+
+`--totals` stops before the profile: wall, user and system time, page faults and memory of a step, for comparing allocators
+and settings. On a busy machine compare user + system time with `--threads 1`; it leaves out what other programs take.
 """
 
 import random
@@ -33,8 +36,9 @@ KINDS = {
 
 
 def main():
-    layers = "--layers" in sys.argv
-    sys.argv = [sys.argv[0], "speed", "--data", "-"] + [word for word in sys.argv[1:] if word != "--layers"]
+    layers, totals = "--layers" in sys.argv, "--totals" in sys.argv
+    own = {"--layers", "--totals"}
+    sys.argv = [sys.argv[0], "speed", "--data", "-"] + [word for word in sys.argv[1:] if word not in own]
     options = pcl.arguments()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
@@ -74,7 +78,7 @@ def main():
         f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB",
         flush=True,
     )
-    if "--steps" in sys.argv and options.steps == 0:
+    if totals:
         return
 
     with profile(activities=[ProfilerActivity.CPU], record_shapes=layers) as profiler:
