@@ -6,6 +6,7 @@
 //!
 //! Images are float32 [batch, 3, height, width] in channels-last memory, as `views` makes them.
 
+mod autograd;
 mod extract;
 mod layers;
 mod parameters;
