@@ -9,6 +9,7 @@
 mod autograd;
 mod extract;
 mod layers;
+mod normalise;
 mod parameters;
 mod resnet;
 
@@ -17,6 +18,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use extract::{Extracted, Output, extract, image_tensor};
 pub use layers::Mode;
+pub use normalise::{Activation, BatchNorm, normalise};
 pub use parameters::Parameters;
 use resnet::ResNet;
 
