@@ -1,7 +1,10 @@
 //! What batch normalisation with its ReLU costs: `cargo bench -p protonce --bench normalise`.
 //!
 //! Milliseconds of processor time (all threads together) a pass, ours against libtorch's operations
-//! on the same tensors, by the kernel's clock (Linux only).
+//! on the same tensors, by the kernel's clock (Linux only). Run it with
+//! `MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=-1 MALLOC_TOP_PAD_=268435456
+//! GOMP_SPINCOUNT=1000`: memory kept as the program keeps it, or page faults are most of what
+//! is measured, and waiting threads asleep, or their waiting counts as work.
 
 use protonce::encoder::{Activation, BatchNorm, Mode, normalise};
 use tch::{Device, Kind, Tensor};

@@ -152,10 +152,19 @@ fn four_rows<T>(group: &[T], width: usize) -> (&[T], &[T], &[T], &[T]) {
 /// (x − centre) · scale + offset in each lane.
 ///
 /// The difference comes first: folded into the offset, a centre far from zero would cancel.
+#[derive(Default)]
 pub(super) struct Line {
     pub(super) centre: Vec<f32>,
     pub(super) scale: Vec<f32>,
     pub(super) offset: Vec<f32>,
+}
+
+impl Line {
+    /// The line's parts over the first `lanes` lanes.
+    #[inline(always)]
+    fn over(&self, lanes: usize) -> [&[f32]; 3] {
+        [&self.centre[..lanes], &self.scale[..lanes], &self.offset[..lanes]]
+    }
 }
 
 widest! {
@@ -171,8 +180,7 @@ widest! {
         for (number, y) in y.chunks_mut(width).enumerate() {
             let row = number * width..number * width + y.len();
             let lanes = row.len();
-            let (centre, scale, offset) =
-                (&line.centre[..lanes], &line.scale[..lanes], &line.offset[..lanes]);
+            let [centre, scale, offset] = line.over(lanes);
             let value = |i: usize, x: T, residual: f32| {
                 let value = (x.widen() - centre[i]) * scale[i] + offset[i] + residual;
                 T::narrow(if value < floor { floor } else { value })
@@ -206,114 +214,109 @@ widest! {
 /// The gradient before a ReLU that gave `output`. As in PyTorch, the slope at 0 is 0 and a NaN lets
 /// the gradient through.
 #[inline(always)]
-fn before_relu<T: Element>(gradient: T, output: T) -> f32 {
-    if output.widen() <= 0.0 { 0.0 } else { gradient.widen() }
+fn before_relu(gradient: f32, output: f32) -> f32 {
+    if output <= 0.0 { 0.0 } else { gradient }
 }
 
 widest! {
-    /// Adds Σ g and Σ g · (x − centre) to the sums of each lane, where g is the gradient, or what a
-    /// ReLU lets through of it if its output is given.
+    /// Adds Σ g and Σ g · (x − centre) to the sums of each lane. Here g is the gradient, or with
+    /// `relu` what a ReLU of line(x) lets through of it, which is found anew: reading the output would
+    /// take longer.
     pub(super) fn add_gradient_sums<T: Element>(
         gradient: &[T],
-        output: Option<&[T]>,
         x: &[T],
-        centre: &[f32],
+        line: &Line,
+        relu: bool,
         sums: &mut [f32],
         products: &mut [f32],
     ) {
-        let width = centre.len();
-        let (sums, products) = (&mut sums[..width], &mut products[..width]);
-        let group = TOGETHER * width;
-        let whole = x.len() / group * group;
-        for start in (0..whole).step_by(group) {
-            let (xa, xb, xc, xd) = four_rows(&x[start..start + group], width);
-            let (ga, gb, gc, gd) = four_rows(&gradient[start..start + group], width);
-            let mut add = |i: usize, [a, b, c, d]: [f32; 4]| {
-                sums[i] += (a + b) + (c + d);
-                let a = a * (xa[i].widen() - centre[i]);
-                let b = b * (xb[i].widen() - centre[i]);
-                let c = c * (xc[i].widen() - centre[i]);
-                let d = d * (xd[i].widen() - centre[i]);
-                products[i] += (a + b) + (c + d);
-            };
-            match output.map(|output| four_rows(&output[start..start + group], width)) {
-                Some((ya, yb, yc, yd)) => {
-                    for i in 0..width {
-                        let a = before_relu(ga[i], ya[i]);
-                        let b = before_relu(gb[i], yb[i]);
-                        let c = before_relu(gc[i], yc[i]);
-                        let d = before_relu(gd[i], yd[i]);
-                        add(i, [a, b, c, d]);
+        let width = line.centre.len();
+        for (g, x) in zip(gradient.chunks(TOGETHER * width), x.chunks(TOGETHER * width)) {
+            if g.len() < TOGETHER * width {
+                for (g, x) in zip(g.chunks(width), x.chunks(width)) {
+                    let lanes = x.len();
+                    let g = &g[..lanes];
+                    let [centre, scale, offset] = line.over(lanes);
+                    let (sums, products) = (&mut sums[..lanes], &mut products[..lanes]);
+                    for i in 0..lanes {
+                        let difference = x[i].widen() - centre[i];
+                        let output = if relu { difference * scale[i] + offset[i] } else { 1.0 };
+                        let g = before_relu(g[i].widen(), output);
+                        sums[i] += g;
+                        products[i] += g * difference;
                     }
                 }
-                None => {
-                    for i in 0..width {
-                        add(i, [ga[i].widen(), gb[i].widen(), gc[i].widen(), gd[i].widen()]);
-                    }
-                }
+                continue;
             }
-        }
-        for start in (whole..x.len()).step_by(width) {
-            let row = start..x.len().min(start + width);
-            let lanes = row.len();
-            let (x, gradient) = (&x[row.clone()], &gradient[row.clone()]);
-            let output = output.map(|output| &output[row]);
-            for i in 0..lanes {
-                let gradient = match output {
-                    Some(output) => before_relu(gradient[i], output[i]),
-                    None => gradient[i].widen(),
-                };
-                sums[i] += gradient;
-                products[i] += gradient * (x[i].widen() - centre[i]);
+            let [centre, scale, offset] = line.over(width);
+            let (sums, products) = (&mut sums[..width], &mut products[..width]);
+            let (xa, xb, xc, xd) = four_rows(x, width);
+            let (ga, gb, gc, gd) = four_rows(g, width);
+            // Two loops rather than one with a choice, so that either is free of it.
+            if relu {
+                for i in 0..width {
+                    let x = [xa[i], xb[i], xc[i], xd[i]].map(|x| x.widen() - centre[i]);
+                    let y = x.map(|x| x * scale[i] + offset[i]);
+                    let [a, b, c, d] = [
+                        before_relu(ga[i].widen(), y[0]),
+                        before_relu(gb[i].widen(), y[1]),
+                        before_relu(gc[i].widen(), y[2]),
+                        before_relu(gd[i].widen(), y[3]),
+                    ];
+                    sums[i] += (a + b) + (c + d);
+                    products[i] += (a * x[0] + b * x[1]) + (c * x[2] + d * x[3]);
+                }
+            } else {
+                for i in 0..width {
+                    let x = [xa[i], xb[i], xc[i], xd[i]].map(|x| x.widen() - centre[i]);
+                    let [a, b, c, d] = [ga[i], gb[i], gc[i], gd[i]].map(T::widen);
+                    sums[i] += (a + b) + (c + d);
+                    products[i] += (a * x[0] + b * x[1]) + (c * x[2] + d * x[3]);
+                }
             }
         }
     }
 }
 
 widest! {
-    /// dx ← slope · (g + line(x)), where g is the gradient, or what a ReLU lets through of it if its
-    /// output is given; `passed` takes that g.
+    /// passed ← what a ReLU that gave `output` lets through of the gradient.
+    pub(super) fn write_before_relu<T: Element>(gradient: &[T], output: &[T], passed: &mut [T]) {
+        for ((passed, gradient), output) in zip(zip(passed, gradient), output) {
+            *passed = T::narrow(before_relu(gradient.widen(), output.widen()));
+        }
+    }
+}
+
+widest! {
+    /// dx ← slope · (g + along(x)). Here g is the gradient, or what a ReLU of the line `relu`, whose
+    /// centre is that of `along`, lets through of it.
     pub(super) fn write_input_gradient<T: Element>(
         gradient: &[T],
-        output: Option<&[T]>,
         x: &[T],
+        relu: Option<&Line>,
         slope: &[f32],
-        line: &Line,
+        along: &Line,
         dx: &mut [T],
-        passed: Option<&mut [T]>,
     ) {
         let width = slope.len();
-        let mut passed = passed.map(|passed| passed.chunks_mut(width));
-        for (number, dx) in dx.chunks_mut(width).enumerate() {
-            let row = number * width..number * width + dx.len();
-            let lanes = row.len();
-            let (x, gradient) = (&x[row.clone()], &gradient[row.clone()]);
-            let slope = &slope[..lanes];
-            let (centre, scale, offset) =
-                (&line.centre[..lanes], &line.scale[..lanes], &line.offset[..lanes]);
-            let value = |i: usize, gradient: f32| {
-                let along_x = (x[i].widen() - centre[i]) * scale[i] + offset[i];
-                T::narrow(slope[i] * (gradient + along_x))
-            };
-            let passed = passed.as_mut().and_then(Iterator::next);
-            match (output.map(|output| &output[row]), passed) {
-                (Some(output), Some(passed)) => {
-                    let passed = &mut passed[..lanes];
-                    for i in 0..lanes {
-                        let gradient = before_relu(gradient[i], output[i]);
-                        dx[i] = value(i, gradient);
-                        passed[i] = T::narrow(gradient);
-                    }
+        for (dx, (g, x)) in zip(dx.chunks_mut(width), zip(gradient.chunks(width), x.chunks(width)))
+        {
+            let lanes = dx.len();
+            let (g, x, slope) = (&g[..lanes], &x[..lanes], &slope[..lanes]);
+            let [centre, scale, offset] = along.over(lanes);
+            if let Some(relu) = relu {
+                let [_, relu_scale, relu_offset] = relu.over(lanes);
+                for i in 0..lanes {
+                    let difference = x[i].widen() - centre[i];
+                    let output = difference * relu_scale[i] + relu_offset[i];
+                    let g = before_relu(g[i].widen(), output);
+                    dx[i] = T::narrow(slope[i] * (g + (difference * scale[i] + offset[i])));
                 }
-                (Some(output), None) => {
-                    for i in 0..lanes {
-                        dx[i] = value(i, before_relu(gradient[i], output[i]));
-                    }
-                }
-                (None, _) => {
-                    for i in 0..lanes {
-                        dx[i] = value(i, gradient[i].widen());
-                    }
+            } else {
+                for i in 0..lanes {
+                    let difference = x[i].widen() - centre[i];
+                    let along_x = difference * scale[i] + offset[i];
+                    dx[i] = T::narrow(slope[i] * (g[i].widen() + along_x));
                 }
             }
         }

@@ -1,11 +1,11 @@
 //! Batch normalisation (Ioffe & Szegedy 2015, <https://arxiv.org/abs/1502.03167>) together with what
 //! follows it in a residual network: the carried input's sum and the ReLU.
 //!
-//! As three operations of libtorch these move an activation through memory eight times forward and
-//! ten times back, and a processor that multiplies fast waits for it. Here a forward pass reads the
-//! input twice (statistics, result) and a backward pass reads input, output and gradient twice (two
-//! sums, result). Kept for the way back: the input, the output (for the ReLU's mask; the next
-//! convolution keeps it anyway) and a few numbers a channel.
+//! A processor that multiplies fast waits for activations to pass through its memory, so they pass as
+//! seldom as can be. A forward pass reads the input twice (statistics, result); a backward pass reads
+//! input and gradient twice (two sums, result) and, where a residual was added, the output once.
+//! Kept for the way back: the input, a few numbers a channel and, with residual and ReLU, the output,
+//! which the next convolution keeps anyway.
 //!
 //! Sums run in float32 over blocks of a few dozen rows and in float64 beyond. How the work is cut
 //! depends on the shape alone, and partial sums are added in their order, so the result has the same
@@ -167,7 +167,7 @@ fn forward<T: Element>(
             None => (None, elements_mut::<T>(&mut rows)),
         };
         let residual = residual.as_ref().map(elements::<T>);
-        let outputs: Vec<_> = y.chunks_mut(cut.chunk).map(Mutex::new).collect();
+        let outputs = cut.chunks_mut(y);
         cut.for_each(|number, range| {
             let mut y = outputs[number].lock().unwrap_or_else(PoisonError::into_inner);
             let x = x.map(|x| &x[range.clone()]);
@@ -177,24 +177,34 @@ fn forward<T: Element>(
     }
 
     let y_rows = fresh.unwrap_or_else(|| rows.shallow_clone());
-    let backward = Backward {
-        x_rows: rows,
+    let relu = match (activation, &residual) {
+        (Activation::None, _) => Relu::None,
+        (Activation::Relu, None) => Relu::OfLine,
         // Detached: the output will hold this backward pass, which must not hold the output.
-        y_rows: (activation == Activation::Relu).then(|| y_rows.detach()),
-        has_residual: residual.is_some(),
-        weight,
-        statistics,
-        cut,
+        (Activation::Relu, Some(_)) => Relu::OfSum { y_rows: y_rows.detach() },
     };
+    let has_residual = residual.is_some();
+    let backward = Backward { x_rows: rows, relu, has_residual, line, weight, statistics, cut };
     (y_rows.permute([0, 3, 1, 2]), backward)
+}
+
+/// How the way back finds out what a ReLU let through.
+enum Relu {
+    /// There was none.
+    None,
+    /// Without a residual, the input tells, at less cost than reading the output.
+    OfLine,
+    /// With one, the output does.
+    OfSum { y_rows: Tensor },
 }
 
 /// What a forward pass keeps, and the way back from it.
 struct Backward {
     x_rows: Tensor,
-    /// The output, where a ReLU gave it.
-    y_rows: Option<Tensor>,
+    relu: Relu,
     has_residual: bool,
+    /// From the input to the normalised output.
+    line: Line,
     weight: Vec<f32>,
     statistics: Statistics,
     cut: Cut,
@@ -209,16 +219,16 @@ impl Backward {
     /// ```
     fn run<T: Element>(&self, gradient: &Tensor) -> Vec<Option<Tensor>> {
         let gradient_rows = channels_last::<T>(gradient);
-        let gradient = elements::<T>(&gradient_rows);
         let x = elements::<T>(&self.x_rows);
-        let y = self.y_rows.as_ref().map(elements::<T>);
         let cut = &self.cut;
-        let [sums, products] = self.gradient_sums(gradient, y, x);
+        let (sums, g_rows) = self.gradient_sums::<T>(gradient_rows, x);
+        let g = elements::<T>(&g_rows);
 
         let n = cut.rows as f64;
         let mut slope = Vec::new();
-        let mut line = Line { centre: Vec::new(), scale: Vec::new(), offset: Vec::new() };
+        let mut along = Line::default();
         let (mut weight_gradient, mut bias_gradient) = (Vec::new(), Vec::new());
+        let [sums, products] = sums;
         for (channel, (sum, product)) in zip(sums, products).enumerate() {
             let Channel { centre, beyond, inverse_deviation, .. } = self.statistics.0[channel];
             // Σ g·x̂, with x̂ = (x − centre − beyond) / σ.
@@ -227,32 +237,22 @@ impl Backward {
             bias_gradient.push(sum as f32);
             slope.push((f64::from(self.weight[channel]) * inverse_deviation) as f32);
             let scale = -inverse_deviation * along_x / n;
-            line.centre.push(centre);
-            line.scale.push(scale as f32);
-            line.offset.push((-sum / n - scale * beyond) as f32);
+            along.centre.push(centre);
+            along.scale.push(scale as f32);
+            along.offset.push((-sum / n - scale * beyond) as f32);
         }
         let slope = cut.lanes(&slope);
-        let line = cut.lanes_of(line);
+        let along = cut.lanes_of(along);
 
-        let options = (T::KIND, Device::Cpu);
-        let mut dx_rows = Tensor::empty(self.x_rows.size(), options);
-        let mut passed_rows =
-            (self.has_residual && y.is_some()).then(|| Tensor::empty(self.x_rows.size(), options));
-        {
-            let dx = elements_mut::<T>(&mut dx_rows).chunks_mut(cut.chunk);
-            let mut passed =
-                passed_rows.as_mut().map(|rows| elements_mut::<T>(rows).chunks_mut(cut.chunk));
-            let outputs: Vec<_> =
-                dx.map(|dx| Mutex::new((dx, passed.as_mut().and_then(Iterator::next)))).collect();
-            cut.for_each(|number, range| {
-                let mut output = outputs[number].lock().unwrap_or_else(PoisonError::into_inner);
-                let (dx, passed) = &mut *output;
-                let y = y.map(|y| &y[range.clone()]);
-                let gradient = &gradient[range.clone()];
-                let passed = passed.as_deref_mut();
-                kernels::write_input_gradient(gradient, y, &x[range], &slope, &line, dx, passed);
-            });
-        }
+        let mut dx_rows = Tensor::empty(self.x_rows.size(), (T::KIND, Device::Cpu));
+        let relu = matches!(self.relu, Relu::OfLine).then_some(&self.line);
+        let outputs = cut.chunks_mut(elements_mut::<T>(&mut dx_rows));
+        cut.for_each(|number, range| {
+            let mut dx = outputs[number].lock().unwrap_or_else(PoisonError::into_inner);
+            let g = &g[range.clone()];
+            kernels::write_input_gradient(g, &x[range], relu, &slope, &along, &mut dx);
+        });
+        drop(outputs);
 
         let channels_first = |rows: Tensor| Some(rows.permute([0, 3, 1, 2]));
         let mut gradients = vec![
@@ -261,34 +261,62 @@ impl Backward {
             Some(Tensor::from_slice(&bias_gradient)),
         ];
         if self.has_residual {
-            gradients.push(channels_first(passed_rows.unwrap_or(gradient_rows)));
+            gradients.push(channels_first(g_rows));
         }
         gradients
     }
 
-    /// Σ g and Σ g·(x − centre) of each channel.
-    fn gradient_sums<T: Element>(&self, gradient: &[T], y: Option<&[T]>, x: &[T]) -> [Vec<f64>; 2] {
-        let cut = &self.cut;
-        let centre: Vec<f32> = self.statistics.0.iter().map(|channel| channel.centre).collect();
-        let centre = cut.lanes(&centre);
-        cut.sum(|range, total| {
-            let (mut sums, mut products) = (vec![0.0; cut.width], vec![0.0; cut.width]);
-            for block in cut.blocks(range) {
-                sums.fill(0.0);
-                products.fill(0.0);
-                let y = y.map(|y| &y[block.clone()]);
-                let gradient = &gradient[block.clone()];
-                let x = &x[block];
-                kernels::add_gradient_sums(gradient, y, x, &centre, &mut sums, &mut products);
-                for (total, lanes) in zip(&mut *total, [&sums, &products]) {
-                    for lanes in lanes.chunks(cut.channels) {
-                        for (total, &lane) in zip(&mut *total, lanes) {
-                            *total += f64::from(lane);
-                        }
-                    }
+    /// Σ g and Σ g·(x − centre) of each channel, and g; but where the ReLU's input tells what it let
+    /// through, g is as yet the gradient behind it.
+    fn gradient_sums<T: Element>(&self, gradient_rows: Tensor, x: &[T]) -> ([Vec<f64>; 2], Tensor) {
+        let (cut, line) = (&self.cut, &self.line);
+        let Relu::OfSum { y_rows } = &self.relu else {
+            let g = elements::<T>(&gradient_rows);
+            let relu = matches!(self.relu, Relu::OfLine);
+            let sums = cut.sum(|range, total| {
+                add_gradient_sums(cut, line, &g[range.clone()], &x[range], relu, total);
+            });
+            return (sums, gradient_rows);
+        };
+        let gradient = elements::<T>(&gradient_rows);
+        let y = elements::<T>(y_rows);
+        let mut g_rows = Tensor::empty(gradient_rows.size(), (T::KIND, Device::Cpu));
+        let outputs = cut.chunks_mut(elements_mut::<T>(&mut g_rows));
+        let sums = cut.sum(|range, total| {
+            let number = range.start / cut.chunk;
+            let mut g = outputs[number].lock().unwrap_or_else(PoisonError::into_inner);
+            // Piece by piece, so that a piece is still in the cache when it is summed.
+            for (g, piece) in zip(g.chunks_mut(cut.block), cut.blocks(range)) {
+                kernels::write_before_relu(&gradient[piece.clone()], &y[piece.clone()], g);
+                add_gradient_sums(cut, line, g, &x[piece], false, total);
+            }
+        });
+        drop(outputs);
+        (sums, g_rows)
+    }
+}
+
+/// Adds Σ g and Σ g·(x − centre) of each channel to `total`; see [`kernels::add_gradient_sums`].
+fn add_gradient_sums<T: Element>(
+    cut: &Cut,
+    line: &Line,
+    g: &[T],
+    x: &[T],
+    relu: bool,
+    total: &mut [Vec<f64>; 2],
+) {
+    let (mut sums, mut products) = (vec![0.0; cut.width], vec![0.0; cut.width]);
+    for (g, x) in zip(g.chunks(cut.block), x.chunks(cut.block)) {
+        sums.fill(0.0);
+        products.fill(0.0);
+        kernels::add_gradient_sums(g, x, line, relu, &mut sums, &mut products);
+        for (total, lanes) in zip(&mut *total, [&sums, &products]) {
+            for lanes in lanes.chunks(cut.channels) {
+                for (total, &lane) in zip(&mut *total, lanes) {
+                    *total += f64::from(lane);
                 }
             }
-        })
+        }
     }
 }
 
@@ -370,7 +398,7 @@ impl Statistics {
 
     /// From an input to its normalised, scaled and shifted value.
     fn line(&self, weight: &[f32], bias: &[f32], cut: &Cut) -> Line {
-        let mut line = Line { centre: Vec::new(), scale: Vec::new(), offset: Vec::new() };
+        let mut line = Line::default();
         for (channel, (&weight, &bias)) in zip(&self.0, zip(weight, bias)) {
             let scale = f64::from(weight) * channel.inverse_deviation;
             line.centre.push(channel.centre);
@@ -390,13 +418,15 @@ struct Cut {
     width: usize,
     /// Elements of a chunk, which one thread works on; a multiple of `width`.
     chunk: usize,
+    /// Elements of a block, which is summed in float32; a multiple of `width`.
+    block: usize,
 }
 
 impl Cut {
     /// Shorter rows are taken several together.
     const MIN_WIDTH: usize = 256;
-    /// Rows of lanes that are summed in float32.
-    const BLOCK: usize = 32;
+    /// Rows of lanes in a block.
+    const BLOCK_ROWS: usize = 32;
     /// Below this many elements a thread costs more than it saves.
     const MIN_CHUNK: usize = 1 << 14;
     /// Enough for the threads of a large machine; each has partial sums of its own.
@@ -407,7 +437,13 @@ impl Cut {
         let count = rows.numel();
         let width = channels * Self::MIN_WIDTH.div_ceil(channels);
         let chunk = count.div_ceil(Self::MAX_CHUNKS).max(Self::MIN_CHUNK);
-        Cut { channels, rows: count / channels, width, chunk: chunk.next_multiple_of(width) }
+        Cut {
+            channels,
+            rows: count / channels,
+            width,
+            chunk: chunk.next_multiple_of(width),
+            block: Self::BLOCK_ROWS * width,
+        }
     }
 
     fn count(&self) -> usize {
@@ -424,11 +460,15 @@ impl Cut {
         });
     }
 
-    /// The elements of a chunk in runs short enough to be summed in float32.
+    /// The blocks of a chunk.
     fn blocks(&self, chunk: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-        let length = Self::BLOCK * self.width;
-        let end = chunk.end;
+        let (length, end) = (self.block, chunk.end);
         chunk.step_by(length).map(move |start| start..end.min(start + length))
+    }
+
+    /// The chunks of an output, each for the one thread that works on it.
+    fn chunks_mut<'a, T>(&self, output: &'a mut [T]) -> Vec<Mutex<&'a mut [T]>> {
+        output.chunks_mut(self.chunk).map(Mutex::new).collect()
     }
 
     /// Two sums for each channel: `body` adds those of a chunk.
