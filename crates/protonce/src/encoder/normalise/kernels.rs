@@ -202,8 +202,8 @@ widest! {
                     }
                 }
                 (None, None) => {
-                    for i in 0..lanes {
-                        y[i] = value(i, y[i], 0.0);
+                    for (i, y) in y.iter_mut().enumerate() {
+                        *y = value(i, *y, 0.0);
                     }
                 }
             }
