@@ -21,3 +21,5 @@ pub mod report;
 
 pub mod device;
 pub mod world;
+
+mod widest;

@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::normalise::{Activation, BatchNorm, normalise};
 use super::parameters::{BufferId, ParameterId, Parameters};
 
 /// Whose statistics normalise an activation.
@@ -11,13 +12,6 @@ pub enum Mode {
     Train,
     /// The running statistics, unchanged.
     Evaluate,
-}
-
-/// What follows a normalisation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Activation {
-    Relu,
-    None,
 }
 
 /// A convolution without bias.
@@ -68,11 +62,6 @@ pub(super) struct Normalisation {
 }
 
 impl Normalisation {
-    /// torchvision's momentum of the running statistics.
-    const MOMENTUM: f64 = 0.1;
-    /// torchvision's floor under the variance.
-    const EPSILON: f64 = 1e-5;
-
     pub(super) fn declare(parameters: &mut Parameters, name: &str, channels: i64) -> Normalisation {
         Normalisation {
             weight: parameters.constant(format!("{name}.weight"), channels, 1.0),
@@ -82,34 +71,23 @@ impl Normalisation {
         }
     }
 
-    /// activation(normalise(x) + residual), the shape and precision of `x`; statistics and
-    /// arithmetic in float32.
+    /// activation(normalise(x) + residual), the shape and precision of `x`, whose memory must be in
+    /// no other use; see [`normalise`].
     pub(super) fn forward(
         &self,
         parameters: &Parameters,
-        x: &Tensor,
+        x: Tensor,
         residual: Option<&Tensor>,
         activation: Activation,
         mode: Mode,
     ) -> Tensor {
-        let mut y = x.batch_norm(
-            Some(parameters.get(self.weight)),
-            Some(parameters.get(self.bias)),
-            Some(parameters.get_buffer(self.running_mean)),
-            Some(parameters.get_buffer(self.running_var)),
-            mode == Mode::Train,
-            Self::MOMENTUM,
-            Self::EPSILON,
-            true,
-        );
-        // In place: autograd needs batch norm's input and ReLU's output, never what lies between.
-        if let Some(residual) = residual {
-            y += residual;
-        }
-        match activation {
-            Activation::Relu => y.relu_(),
-            Activation::None => y,
-        }
+        let norm = BatchNorm {
+            weight: parameters.get(self.weight),
+            bias: parameters.get(self.bias),
+            running_mean: parameters.get_buffer(self.running_mean),
+            running_var: parameters.get_buffer(self.running_var),
+        };
+        normalise(x, &norm, residual, activation, mode)
     }
 }
 

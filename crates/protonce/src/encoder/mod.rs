@@ -6,8 +6,10 @@
 //!
 //! Images are float32 [batch, 3, height, width] in channels-last memory, as `views` makes them.
 
+mod autograd;
 mod extract;
 mod layers;
+mod normalise;
 mod parameters;
 mod resnet;
 
@@ -16,6 +18,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use extract::{Extracted, Output, extract, image_tensor};
 pub use layers::Mode;
+pub use normalise::{Activation, BatchNorm, normalise};
 pub use parameters::Parameters;
 use resnet::ResNet;
 

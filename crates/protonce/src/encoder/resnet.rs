@@ -4,7 +4,8 @@
 
 use tch::Tensor;
 
-use super::layers::{Activation, Convolution, Linear, Mode, Normalisation, pool};
+use super::layers::{Convolution, Linear, Mode, Normalisation, pool};
+use super::normalise::Activation;
 use super::parameters::Parameters;
 use super::{Architecture, EncoderConfig, Head, Stem};
 
@@ -50,7 +51,7 @@ impl Unit {
         mode: Mode,
     ) -> Tensor {
         let x = self.convolution.forward(parameters, x);
-        self.normalisation.forward(parameters, &x, residual, activation, mode)
+        self.normalisation.forward(parameters, x, residual, activation, mode)
     }
 }
 

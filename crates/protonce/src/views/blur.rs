@@ -4,7 +4,7 @@
 //! Extended Box Filtering" (2011), as in Pillow's `ImagingGaussianBlur`.
 
 use super::Image;
-use super::widest::widest;
+use crate::widest::widest;
 
 const PASSES: usize = 3;
 

@@ -2,7 +2,7 @@
 //!
 //! All work in place on `pixels`, a sequence of (red, green, blue) triples.
 
-use super::widest::widest;
+use crate::widest::widest;
 
 /// Brightness of a pixel in 0..=255: Pillow's `L`, ITU-R 601 weights in 16-bit fixed point.
 #[inline(always)]

@@ -23,7 +23,6 @@ mod parameters;
 mod random;
 mod render;
 mod resize;
-mod widest;
 
 pub use blur::gaussian_blur;
 pub use check::{Broken, ClassCount, DataReport, Sizes, Spread, check};

@@ -5,7 +5,7 @@
 //! the width; its pixels then differ from these by one level at most.
 
 use super::Image;
-use super::widest::widest;
+use crate::widest::widest;
 
 /// A rectangle of an image in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
