@@ -11,6 +11,7 @@ mod extract;
 mod layers;
 mod parameters;
 mod resnet;
+pub mod winograd;
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};

@@ -1,0 +1,1004 @@
+//! 3×3 convolutions of stride 1 by Winograd's minimal filtering, in float32 on a CPU.
+//!
+//! Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks"
+//! (<https://arxiv.org/abs/1509.09308>): the output is cut into tiles of 4×4 pixels, each of which
+//! depends on 6×6 pixels of the input. Those 36 values and the 9 of a filter are taken to 36
+//! *positions*, in which the convolution is a product per position, summed over channels: 36
+//! multiplications in place of 4 · 4 · 9 = 144 (F(4×4, 3×3), §4.3 there). With many tiles and
+//! channels each position is a product of matrices:
+//!
+//! - output: Y = Aᵀ[(G w Gᵀ) ⊙ (Bᵀ d B)]A, products over input channels;
+//! - gradient of the input: the same, with filters turned round and transposed;
+//! - gradient of the filters: Gᵀ[(A ∂Y Aᵀ) ⊙ (Bᵀ d B)]G, products over tiles.
+//!
+//! A thread takes a block of tiles through all three steps while it lies in the cache. Channels are
+//! handled in *panels* of 16, so that every matrix here is a sequence of [`Row`]s, one cache line
+//! each. The order of every sum is fixed by the shapes and the number of threads. Rounding is about
+//! 4 times that of a direct float32 convolution: 1e-6 relative.
+
+use std::cell::RefCell;
+use std::mem::MaybeUninit;
+use std::ops::{Add, Range, Sub};
+
+use tch::{Device, Kind, Tensor};
+
+use super::autograd::{differentiable, parallel_for};
+
+/// Convolves `x` [n, c, h, w] with `weight` [o, c, 3, 3], stride 1, padding 1: [n, o, h, w] in
+/// channels-last memory. Both are float32 on the CPU, in any memory layout; channels-last is taken as
+/// it is, and widths of whole multiples of 16 are fastest.
+///
+/// Differentiable in both; what is kept for the way back is `x` and `weight`.
+pub fn convolve(x: &Tensor, weight: &Tensor) -> Tensor {
+    let [x_pixels, filters] = tch::no_grad(|| [channels_last(x), channels_last(weight)]);
+    let output = tch::no_grad(|| convolve_tensors(&x_pixels, &filters, Direction::Forward));
+    let wanted = [x.requires_grad(), weight.requires_grad()];
+    differentiable(output, &[x, weight], move |gradient| {
+        let gradient = channels_last(gradient);
+        vec![
+            wanted[0].then(|| convolve_tensors(&gradient, &filters, Direction::Backward)),
+            wanted[1].then(|| filter_gradients(&x_pixels, &gradient)),
+        ]
+    })
+}
+
+/// Whether [`convolve`] computes this convolution, and faster than libtorch.
+///
+/// From measurements on AVX2 (`cargo bench -p protonce --bench winograd`). On processors with AVX-512
+/// but without bf16 units, where libtorch's own convolutions have twice the width, it was not
+/// measured.
+pub fn suits(x: &Tensor, weight: &Tensor, stride: i64, padding: i64, groups: i64) -> bool {
+    let ([_, _, height, width], [outputs, inputs, 3, 3]) = (&x.size()[..], &weight.size()[..]) else {
+        return false;
+    };
+    let plain = [stride, padding, groups] == [1, 1, 1];
+    let float32_on_cpu = [x, weight]
+        .iter()
+        .all(|tensor| tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
+    plain
+        && float32_on_cpu
+        && *inputs >= 32
+        && *outputs >= 32
+        && height * width >= 16
+        && processor_suits()
+}
+
+/// The memory of [n, c, h, w] as [n, h, w, c], copied only where it is not laid out so.
+fn channels_last(tensor: &Tensor) -> Tensor {
+    tensor.detach().permute([0, 2, 3, 1]).contiguous()
+}
+
+/// The sizes of a tensor of four dimensions.
+fn sizes(tensor: &Tensor) -> [usize; 4] {
+    let sizes = tensor.size();
+    std::array::from_fn(|place| usize::try_from(sizes[place]).unwrap_or(0))
+}
+
+/// The values of a contiguous float32 tensor on the CPU.
+fn values(tensor: &Tensor) -> &[f32] {
+    assert!(tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
+    assert!(tensor.is_contiguous());
+    if tensor.numel() == 0 {
+        return &[];
+    }
+    // SAFETY: contiguous, of this kind and in this memory, which lives as long as the tensor.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
+}
+
+/// A new tensor [a, b, c, d] that `fill` has written every value of, seen as [a, d, b, c].
+fn filled([a, b, c, d]: [usize; 4], fill: impl FnOnce(&mut [f32])) -> Tensor {
+    let shape = [a, b, c, d].map(|size| size as i64);
+    let tensor = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+    if tensor.numel() > 0 {
+        // SAFETY: new, so that nothing else refers to it; contiguous, float32 and in this memory.
+        fill(unsafe {
+            std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel())
+        });
+    }
+    tensor.permute([0, 3, 1, 2])
+}
+
+/// Pixels [n, h, w, c] convolved with `weight` [o, 3, 3, i] in either direction: [n, channels, h, w].
+fn convolve_tensors(x: &Tensor, weight: &Tensor, direction: Direction) -> Tensor {
+    let [images, height, width, channels] = sizes(x);
+    let [outputs, _, _, inputs] = sizes(weight);
+    let filters = Filters::new(values(weight), [outputs, inputs], direction);
+    assert_eq!(channels, filters.inputs, "channels of the image and of the filters");
+    let pixels = Pixels { values: values(x), channels };
+    let grid = Grid::new(images, height, width);
+    filled([images, height, width, filters.outputs], |y| {
+        convolve_pixels(pixels, &filters, &grid, y);
+    })
+}
+
+/// Gradient of the filters from pixels [n, h, w, i] and [n, h, w, o]: [o, i, 3, 3].
+fn filter_gradients(x: &Tensor, gradient: &Tensor) -> Tensor {
+    let [[images, height, width, inputs], [.., outputs]] = [sizes(x), sizes(gradient)];
+    let grid = Grid::new(images, height, width);
+    let x = Pixels { values: values(x), channels: inputs };
+    let gradient = Pixels { values: values(gradient), channels: outputs };
+    filled([outputs, 3, 3, inputs], |weight| convolve_gradients(x, gradient, &grid, weight))
+}
+
+/// Channels handled together.
+const PANEL: usize = 16;
+/// Pixels a side of an output tile.
+const TILE: usize = 4;
+/// Pixels a side of what a tile depends on.
+const WINDOW: usize = TILE + 2;
+/// Values a tile and a filter are taken to.
+const POSITIONS: usize = WINDOW * WINDOW;
+
+/// One value for each channel of a panel: a cache line.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Row([f32; PANEL]);
+
+const ZERO: Row = Row([0.0; PANEL]);
+
+/// Half a row: what the transforms compute with, the width of an AVX register.
+#[derive(Clone, Copy)]
+struct Lanes([f32; LANES]);
+
+const LANES: usize = 8;
+
+impl Lanes {
+    const ZERO: Lanes = Lanes([0.0; LANES]);
+
+    /// self · scale + other, rounded once.
+    #[inline(always)]
+    fn scaled_plus(self, scale: f32, other: Lanes) -> Lanes {
+        let mut result = Lanes::ZERO;
+        for lane in 0..LANES {
+            result.0[lane] = self.0[lane].mul_add(scale, other.0[lane]);
+        }
+        result
+    }
+
+    #[inline(always)]
+    fn scaled(self, scale: f32) -> Lanes {
+        let mut result = Lanes::ZERO;
+        for lane in 0..LANES {
+            result.0[lane] = self.0[lane] * scale;
+        }
+        result
+    }
+
+    /// The first or second half of a row.
+    #[inline(always)]
+    fn of(row: &Row, first: usize) -> Lanes {
+        let mut result = Lanes::ZERO;
+        result.0.copy_from_slice(&row.0[first..first + LANES]);
+        result
+    }
+
+    /// Channels `first`.. of one pixel; zeros past the last.
+    #[inline(always)]
+    fn load(pixel: &[f32], first: usize) -> Lanes {
+        let mut result = Lanes::ZERO;
+        match pixel.get(first..first + LANES) {
+            Some(values) => result.0.copy_from_slice(values),
+            None => {
+                let rest = pixel.get(first..).unwrap_or_default();
+                result.0[..rest.len()].copy_from_slice(rest);
+            }
+        }
+        result
+    }
+
+    /// Puts channels `first`.. into one pixel; those past the last are dropped.
+    #[inline(always)]
+    fn store(self, pixel: &mut [f32], first: usize) {
+        if let Some(place) = pixel.get_mut(first..first + LANES) {
+            place.copy_from_slice(&self.0);
+        } else if let Some(place) = pixel.get_mut(first..) {
+            place.copy_from_slice(&self.0[..place.len()]);
+        }
+    }
+}
+
+impl Add for Lanes {
+    type Output = Lanes;
+    #[inline(always)]
+    fn add(self, other: Lanes) -> Lanes {
+        let mut result = Lanes::ZERO;
+        for lane in 0..LANES {
+            result.0[lane] = self.0[lane] + other.0[lane];
+        }
+        result
+    }
+}
+
+impl Sub for Lanes {
+    type Output = Lanes;
+    #[inline(always)]
+    fn sub(self, other: Lanes) -> Lanes {
+        let mut result = Lanes::ZERO;
+        for lane in 0..LANES {
+            result.0[lane] = self.0[lane] - other.0[lane];
+        }
+        result
+    }
+}
+
+/// Bᵀd: 6 pixels to 6 positions.
+#[inline(always)]
+fn input_transform(d: [Lanes; 6]) -> [Lanes; 6] {
+    let [p, q] = [d[2].scaled_plus(-4.0, d[4]), d[1].scaled_plus(-4.0, d[3])];
+    let [r, s] = [d[4] - d[2], (d[3] - d[1]).scaled(2.0)];
+    [
+        d[0].scaled_plus(4.0, d[2].scaled_plus(-5.0, d[4])),
+        p + q,
+        p - q,
+        r + s,
+        r - s,
+        d[1].scaled_plus(4.0, d[3].scaled_plus(-5.0, d[5])),
+    ]
+}
+
+/// Aᵀm: 6 positions to 4 pixels.
+#[inline(always)]
+fn output_transform(m: [Lanes; 6]) -> [Lanes; 4] {
+    let [p, q] = [m[1] + m[2], m[1] - m[2]];
+    let [r, s] = [m[3] + m[4], m[3] - m[4]];
+    [m[0] + (p + r), s.scaled_plus(2.0, q), r.scaled_plus(4.0, p), s.scaled_plus(8.0, q) + m[5]]
+}
+
+/// A∂y: 4 pixels to 6 positions.
+#[inline(always)]
+fn output_gradient_transform(y: [Lanes; 4]) -> [Lanes; 6] {
+    let [even, odd] = [y[0] + y[2], y[1] + y[3]];
+    let [even2, odd2] = [y[2].scaled_plus(4.0, y[0]), y[3].scaled_plus(8.0, y[1].scaled(2.0))];
+    [y[0], even + odd, even - odd, even2 + odd2, even2 - odd2, y[3]]
+}
+
+/// Gw: 3 taps to 6 positions.
+#[inline(always)]
+fn filter_transform(w: [Lanes; 3]) -> [Lanes; 6] {
+    let ends = (w[0] + w[2]).scaled(-1.0 / 6.0);
+    let middle = w[1].scaled(1.0 / 6.0);
+    let ends2 = w[0].scaled_plus(1.0 / 24.0, w[2].scaled(1.0 / 6.0));
+    let middle2 = w[1].scaled(1.0 / 12.0);
+    [w[0].scaled(0.25), ends - middle, ends + middle, ends2 + middle2, ends2 - middle2, w[2]]
+}
+
+/// Gᵀu: 6 positions to 3 taps.
+#[inline(always)]
+fn filter_gradient_transform(u: [Lanes; 6]) -> [Lanes; 3] {
+    let [sum, difference] = [(u[1] + u[2]).scaled(-1.0 / 6.0), u[2] - u[1]];
+    let [sum2, difference2] = [u[3] + u[4], u[3] - u[4]];
+    [
+        u[0].scaled_plus(0.25, sum2.scaled_plus(1.0 / 24.0, sum)),
+        difference.scaled_plus(1.0 / 6.0, difference2.scaled(1.0 / 12.0)),
+        sum2.scaled_plus(1.0 / 6.0, sum + u[5]),
+    ]
+}
+
+/// `$transform` along the columns, then along the rows: [[Lanes; $from]; $from] →
+/// [[Lanes; $to]; $to].
+macro_rules! both_ways {
+    ($transform:ident, $values:expr, $from:literal => $to:literal) => {{
+        let values: [[Lanes; $from]; $from] = $values;
+        let mut half = [[Lanes::ZERO; $from]; $to];
+        for column in 0..$from {
+            let mut line = [Lanes::ZERO; $from];
+            for row in 0..$from {
+                line[row] = values[row][column];
+            }
+            let line = $transform(line);
+            for row in 0..$to {
+                half[row][column] = line[row];
+            }
+        }
+        let mut whole = [[Lanes::ZERO; $to]; $to];
+        for row in 0..$to {
+            whole[row] = $transform(half[row]);
+        }
+        whole
+    }};
+}
+
+/// Defines a function that is also compiled for AVX2 with fused multiplication, and picks at run
+/// time. What it calls must be `#[inline(always)]` to be compiled with it.
+macro_rules! fused {
+    ($(#[$attribute:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) $body:block) => {
+        $(#[$attribute])*
+        fn $name($($argument: $type),*) {
+            #[inline(always)]
+            fn plain($($argument: $type),*) $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($argument: $type),*) {
+                    plain($($argument),*);
+                }
+                if processor_suits() {
+                    // SAFETY: `avx2` asks for nothing but the features just found.
+                    return unsafe { avx2($($argument),*) };
+                }
+            }
+            plain($($argument),*);
+        }
+    };
+}
+
+/// Whether the processor has what this was written for. Elsewhere it computes the same, slowly.
+fn processor_suits() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// A batch's images cut into tiles, numbered along rows, then down, then by image.
+#[derive(Clone, Copy)]
+struct Grid {
+    height: usize,
+    width: usize,
+    rows: usize,
+    columns: usize,
+    tiles: usize,
+}
+
+/// A pixel that padding stands for.
+const OUTSIDE: usize = usize::MAX;
+
+impl Grid {
+    fn new(images: usize, height: usize, width: usize) -> Grid {
+        let [rows, columns] = [height.div_ceil(TILE), width.div_ceil(TILE)];
+        Grid { height, width, rows, columns, tiles: images * rows * columns }
+    }
+
+    /// The pixels from `margin` above and left of a tile, `SIDE` × `SIDE` of them, counted through
+    /// the batch; [`OUTSIDE`] where there is none.
+    #[inline(always)]
+    fn pixels<const SIDE: usize>(&self, tile: usize, margin: usize) -> [[usize; SIDE]; SIDE] {
+        let [row, column] = [tile / self.columns, tile % self.columns];
+        let [image, row] = [row / self.rows, row % self.rows];
+        let mut pixels = [[OUTSIDE; SIDE]; SIDE];
+        for (i, line) in pixels.iter_mut().enumerate() {
+            // Wraps far past the image where it would be negative.
+            let y = (row * TILE + i).wrapping_sub(margin);
+            for (j, pixel) in line.iter_mut().enumerate() {
+                let x = (column * TILE + j).wrapping_sub(margin);
+                if y < self.height && x < self.width {
+                    *pixel = (image * self.height + y) * self.width + x;
+                }
+            }
+        }
+        pixels
+    }
+}
+
+/// The pixels of a batch: [batch · height · width, channels].
+#[derive(Clone, Copy)]
+struct Pixels<'a> {
+    values: &'a [f32],
+    channels: usize,
+}
+
+impl Pixels<'_> {
+    #[inline(always)]
+    fn load(&self, pixel: usize, first: usize) -> Lanes {
+        if pixel == OUTSIDE {
+            return Lanes::ZERO;
+        }
+        let start = pixel * self.channels;
+        Lanes::load(&self.values[start..start + self.channels], first)
+    }
+
+    fn panels(&self) -> usize {
+        self.channels.div_ceil(PANEL)
+    }
+}
+
+/// Memory that threads write disjoint parts of.
+#[derive(Clone, Copy)]
+struct Shared<T> {
+    start: *mut T,
+    length: usize,
+}
+
+// SAFETY: only `slice` reaches the memory, and its callers keep to disjoint parts.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    fn new(memory: &mut [T]) -> Shared<T> {
+        Shared { start: memory.as_mut_ptr(), length: memory.len() }
+    }
+
+    /// # Safety
+    /// No other thread may touch the range while the slice lives, and the memory must outlive it.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.length);
+        // SAFETY: within the memory, and the caller's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+}
+
+/// Values of a block of tiles at every position, `[POSITIONS][panels][tiles]` rows.
+struct Positions<'a> {
+    rows: &'a mut [Row],
+    tiles: usize,
+    stride: usize,
+}
+
+impl<'a> Positions<'a> {
+    /// Rows from one position to the next: one more than needed, so that the 36 places a tile's
+    /// values go to do not fall on the same few lines of the cache.
+    fn stride(panels: usize, tiles: usize) -> usize {
+        panels * tiles + 1
+    }
+
+    fn new(rows: &'a mut [Row], panels: usize, tiles: usize) -> Positions<'a> {
+        Positions { rows, tiles, stride: Self::stride(panels, tiles) }
+    }
+
+    /// The rows of all tiles in one panel at one position.
+    #[inline(always)]
+    fn panel(&self, position: usize, panel: usize) -> &[Row] {
+        let start = position * self.stride + panel * self.tiles;
+        &self.rows[start..start + self.tiles]
+    }
+
+    #[inline(always)]
+    fn panel_mut(&mut self, position: usize, panel: usize) -> &mut [Row] {
+        let start = position * self.stride + panel * self.tiles;
+        &mut self.rows[start..start + self.tiles]
+    }
+
+    /// One tile's values at all positions, for half a panel.
+    #[inline(always)]
+    fn put(&mut self, panel: usize, tile: usize, first: usize, values: &[[Lanes; 6]; 6]) {
+        let mut place = panel * self.tiles + tile;
+        for line in values {
+            for value in line {
+                self.rows[place].0[first..first + LANES].copy_from_slice(&value.0);
+                place += self.stride;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn get(&self, panel: usize, tile: usize, first: usize) -> [[Lanes; 6]; 6] {
+        let mut values = [[Lanes::ZERO; 6]; 6];
+        let mut place = panel * self.tiles + tile;
+        for line in &mut values {
+            for value in line {
+                *value = Lanes::of(&self.rows[place], first);
+                place += self.stride;
+            }
+        }
+        values
+    }
+
+    /// BᵀdB of `tiles`, for the channels in `panels`.
+    #[inline(always)]
+    fn transform_input(
+        &mut self,
+        x: Pixels,
+        grid: &Grid,
+        tiles: Range<usize>,
+        panels: Range<usize>,
+    ) {
+        for (place, tile) in tiles.enumerate() {
+            let pixels = grid.pixels::<6>(tile, 1);
+            for (panel, channels) in panels.clone().enumerate() {
+                for first in [0, LANES] {
+                    let mut values = [[Lanes::ZERO; 6]; 6];
+                    for i in 0..6 {
+                        for j in 0..6 {
+                            values[i][j] = x.load(pixels[i][j], channels * PANEL + first);
+                        }
+                    }
+                    let values = both_ways!(input_transform, values, 6 => 6);
+                    self.put(panel, place, first, &values);
+                }
+            }
+        }
+    }
+
+    /// A∂YAᵀ of `tiles`, for all channels.
+    #[inline(always)]
+    fn transform_output_gradient(&mut self, gradient: Pixels, grid: &Grid, tiles: Range<usize>) {
+        for (place, tile) in tiles.enumerate() {
+            let pixels = grid.pixels::<4>(tile, 0);
+            for panel in 0..gradient.panels() {
+                for first in [0, LANES] {
+                    let mut values = [[Lanes::ZERO; 4]; 4];
+                    for i in 0..4 {
+                        for j in 0..4 {
+                            values[i][j] = gradient.load(pixels[i][j], panel * PANEL + first);
+                        }
+                    }
+                    let values = both_ways!(output_gradient_transform, values, 4 => 6);
+                    self.put(panel, place, first, &values);
+                }
+            }
+        }
+    }
+}
+
+/// Runs `body` on `rows` rows of this thread's own memory, which is kept for the next call. Their
+/// values are whatever was left there.
+fn with_scratch(rows: usize, body: impl FnOnce(&mut [Row])) {
+    thread_local! {
+        static SCRATCH: RefCell<Vec<Row>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < rows {
+            // Made anew rather than grown: nothing in it is worth copying.
+            *scratch = Vec::new();
+            scratch.resize(rows, ZERO);
+        }
+        body(&mut scratch[..rows]);
+    });
+}
+
+/// Filters at every position, ready to be multiplied by: `[outputs / 16][POSITIONS][inputs]` rows
+/// of 16 outputs, both rounded up to whole panels.
+struct Filters {
+    rows: Vec<Row>,
+    inputs: usize,
+    outputs: usize,
+}
+
+/// Which convolution filters are wanted for.
+#[derive(Clone, Copy, PartialEq)]
+enum Direction {
+    /// From input to output.
+    Forward,
+    /// From the output's gradient to the input's: taps turned round, inputs and outputs swapped.
+    Backward,
+}
+
+impl Filters {
+    fn stride(inputs: usize) -> usize {
+        inputs.next_multiple_of(PANEL) + 1
+    }
+
+    /// Filters of `weight` [outputs, 3, 3, inputs].
+    fn new(weight: &[f32], [outputs, inputs]: [usize; 2], direction: Direction) -> Filters {
+        let shape = [outputs, inputs];
+        let [from, to] = match direction {
+            Direction::Forward => [inputs, outputs],
+            Direction::Backward => [outputs, inputs],
+        };
+        let length = to.div_ceil(PANEL) * POSITIONS * Self::stride(from);
+        let mut rows: Vec<Row> = Vec::with_capacity(length);
+        let shared = Shared::new(&mut rows.spare_capacity_mut()[..length]);
+        let each = length / to.div_ceil(PANEL);
+        parallel_for(to.div_ceil(PANEL), 1, |panels| {
+            for panel in panels {
+                // SAFETY: each panel has its own stretch, and falls to one thread.
+                let rows = unsafe { shared.slice(panel * each..(panel + 1) * each) };
+                transform_filters(weight, shape, direction, panel, rows);
+            }
+        });
+        // SAFETY: `transform_filters` writes every row of every panel.
+        unsafe { rows.set_len(length) };
+        Filters { rows, inputs: from, outputs: to }
+    }
+
+    /// The filters from panel `input` to panel `output`.
+    #[inline(always)]
+    fn block(&self, position: usize, output: usize, input: usize) -> &[Row] {
+        let start = (output * POSITIONS + position) * Self::stride(self.inputs) + input * PANEL;
+        &self.rows[start..start + PANEL]
+    }
+}
+
+fused! {
+    /// GwGᵀ of the filters of one panel of outputs, into all of its `rows`.
+    fn transform_filters(
+        weight: &[f32],
+        shape: [usize; 2],
+        direction: Direction,
+        panel: usize,
+        rows: &mut [MaybeUninit<Row>],
+    ) {
+        let from = shape[if direction == Direction::Forward { 1 } else { 0 }];
+        let stride = Filters::stride(from);
+        let mut taps = [[ZERO; PANEL]; 9];
+        for block in 0..from.div_ceil(PANEL) {
+            match direction {
+                Direction::Forward => gather(weight, shape, panel, block, &mut taps, true),
+                Direction::Backward => gather(weight, shape, block, panel, &mut taps, false),
+            }
+            for channel in 0..PANEL {
+                let mut filters = [ZERO; POSITIONS];
+                for first in [0, LANES] {
+                    let mut values = [[Lanes::ZERO; 3]; 3];
+                    for i in 0..3 {
+                        for j in 0..3 {
+                            let tap = match direction {
+                                Direction::Forward => i * 3 + j,
+                                Direction::Backward => 8 - (i * 3 + j),
+                            };
+                            values[i][j] = Lanes::of(&taps[tap][channel], first);
+                        }
+                    }
+                    let values = both_ways!(filter_transform, values, 3 => 6);
+                    for i in 0..6 {
+                        for j in 0..6 {
+                            filters[i * 6 + j].0[first..first + LANES]
+                                .copy_from_slice(&values[i][j].0);
+                        }
+                    }
+                }
+                for (position, filter) in filters.iter().enumerate() {
+                    rows[position * stride + block * PANEL + channel].write(*filter);
+                }
+            }
+        }
+        for position in 0..POSITIONS {
+            rows[(position + 1) * stride - 1].write(ZERO);
+        }
+    }
+}
+
+/// The taps from 16 inputs to 16 outputs of `weight` [outputs, 3, 3, inputs]: a row for each output,
+/// or for each input where they are to be `transposed`. Zeros past the last.
+#[inline(always)]
+fn gather(
+    weight: &[f32],
+    [outputs, inputs]: [usize; 2],
+    output_panel: usize,
+    input_panel: usize,
+    taps: &mut [[Row; PANEL]; 9],
+    transposed: bool,
+) {
+    *taps = [[ZERO; PANEL]; 9];
+    let within = PANEL.min(outputs - output_panel * PANEL);
+    for output in 0..within {
+        for (tap, rows) in taps.iter_mut().enumerate() {
+            let start = ((output_panel * PANEL + output) * 9 + tap) * inputs;
+            let pixel = &weight[start..start + inputs];
+            let mut row = ZERO;
+            for first in [0, LANES] {
+                let lanes = Lanes::load(pixel, input_panel * PANEL + first);
+                row.0[first..first + LANES].copy_from_slice(&lanes.0);
+            }
+            if transposed {
+                for input in 0..PANEL {
+                    rows[input].0[output] = row.0[input];
+                }
+            } else {
+                rows[output] = row;
+            }
+        }
+    }
+}
+
+/// Tiles a product computes at a time: 6 × 16 sums fill 12 of AVX2's 16 registers.
+const STEP: usize = 6;
+
+/// Σ over input panels of values · filters for `ROWS` tiles from `first`: one register tile of one
+/// position's matrix product.
+#[inline(always)]
+fn multiply_tiles<const ROWS: usize>(
+    values: &Positions,
+    filters: &Filters,
+    position: usize,
+    output: usize,
+    first: usize,
+) -> [[f32; PANEL]; ROWS] {
+    let mut sums = [[0.0f32; PANEL]; ROWS];
+    for input in 0..filters.inputs.div_ceil(PANEL) {
+        let tiles = &values.panel(position, input)[first..first + ROWS];
+        let block = filters.block(position, output, input);
+        let (Some(tiles), Some(block)) =
+            (tiles.first_chunk::<ROWS>(), block.first_chunk::<PANEL>())
+        else {
+            return sums;
+        };
+        for channel in 0..PANEL {
+            for row in 0..ROWS {
+                for lane in 0..PANEL {
+                    sums[row][lane] =
+                        tiles[row].0[channel].mul_add(block[channel].0[lane], sums[row][lane]);
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// Calls `$function::<N>` for the one N of 1..6 that `$rows` is.
+macro_rules! for_rows {
+    ($rows:expr, $function:ident($($argument:expr),*) => $sums:ident, $then:expr) => {
+        match $rows {
+            1 => { let $sums = &$function::<1>($($argument),*)[..]; $then }
+            2 => { let $sums = &$function::<2>($($argument),*)[..]; $then }
+            3 => { let $sums = &$function::<3>($($argument),*)[..]; $then }
+            4 => { let $sums = &$function::<4>($($argument),*)[..]; $then }
+            5 => { let $sums = &$function::<5>($($argument),*)[..]; $then }
+            _ => { let $sums = &$function::<6>($($argument),*)[..]; $then }
+        }
+    };
+}
+
+/// How a pass is cut into blocks that fit the cache.
+#[derive(Clone, Copy)]
+struct Blocking {
+    /// Tiles in a block.
+    tiles: usize,
+    /// Output panels multiplied before they are transformed back.
+    outputs: usize,
+}
+
+impl Blocking {
+    fn forward(grid: &Grid, inputs: usize, outputs: usize) -> Blocking {
+        let env = |name: &str, value: usize| std::env::var(name).ok().and_then(|x| x.parse().ok()).unwrap_or(value);
+        let _ = inputs;
+        let share = grid.tiles.div_ceil(threads()).max(STEP);
+        Blocking { tiles: env("W_TILES", 48).min(share), outputs: env("W_OUT", 2).min(outputs) }
+    }
+}
+
+fn threads() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1)
+}
+
+/// `x` convolved with `filters`: pixels [n, height, width, inputs] → `y` [n, height, width, outputs].
+fn convolve_pixels(x: Pixels, filters: &Filters, grid: &Grid, y: &mut [f32]) {
+    let output_panels = filters.outputs.div_ceil(PANEL);
+    let blocking = Blocking::forward(grid, x.panels(), output_panels);
+    let y = Shared::new(y);
+    let inputs = POSITIONS * Positions::stride(x.panels(), blocking.tiles);
+    let products = POSITIONS * Positions::stride(blocking.outputs, blocking.tiles);
+    parallel_for(grid.tiles.div_ceil(blocking.tiles), 1, |blocks| {
+        with_scratch(inputs + products, |scratch| {
+            let (values, sums) = scratch.split_at_mut(inputs);
+            for block in blocks {
+                let start = block * blocking.tiles;
+                let tiles = start..(start + blocking.tiles).min(grid.tiles);
+                convolve_block(x, filters, grid, tiles, blocking, values, sums, &y);
+            }
+        });
+    });
+}
+
+fused! {
+    /// One block of tiles: to positions, products, and back to pixels.
+    #[allow(clippy::too_many_arguments)]
+    fn convolve_block(
+        x: Pixels,
+        filters: &Filters,
+        grid: &Grid,
+        tiles: Range<usize>,
+        blocking: Blocking,
+        values: &mut [Row],
+        sums: &mut [Row],
+        y: &Shared<f32>,
+    ) {
+        let count = tiles.len();
+        let mut values = Positions::new(values, x.panels(), count);
+        values.transform_input(x, grid, tiles.clone(), 0..x.panels());
+        let panels = filters.outputs.div_ceil(PANEL);
+        for begin in (0..panels).step_by(blocking.outputs) {
+            let chunk = begin..(begin + blocking.outputs).min(panels);
+            let mut products = Positions::new(sums, chunk.len(), count);
+            for position in 0..POSITIONS {
+                for (panel, output) in chunk.clone().enumerate() {
+                    for first in (0..count).step_by(STEP) {
+                        let rows = STEP.min(count - first);
+                        for_rows!(rows, multiply_tiles(&values, filters, position, output, first)
+                            => sums, {
+                            let places = &mut products.panel_mut(position, panel)[first..];
+                            for (place, sum) in places.iter_mut().zip(sums) {
+                                place.0 = *sum;
+                            }
+                        });
+                    }
+                }
+            }
+            for (place, tile) in tiles.clone().enumerate() {
+                let pixels = grid.pixels::<4>(tile, 0);
+                for (panel, output) in chunk.clone().enumerate() {
+                    for first in [0, LANES] {
+                        let values = products.get(panel, place, first);
+                        let values = both_ways!(output_transform, values, 6 => 4);
+                        for i in 0..4 {
+                            for j in 0..4 {
+                                if pixels[i][j] == OUTSIDE {
+                                    continue;
+                                }
+                                let start = pixels[i][j] * filters.outputs;
+                                // SAFETY: a pixel belongs to one tile, a tile to one thread, and
+                                // the caller holds the pixels.
+                                let pixel = unsafe { y.slice(start..start + filters.outputs) };
+                                values[i][j].store(pixel, output * PANEL + first);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Σ over a block's tiles of input · output gradient, for `ROWS` inputs from `FIRST` of a panel.
+#[inline(always)]
+fn multiply_channels<const FIRST: usize, const ROWS: usize>(
+    inputs: &[Row],
+    gradients: &[Row],
+    sums: &mut [Row],
+) {
+    let mut products = [[0.0f32; PANEL]; ROWS];
+    for (input, gradient) in inputs.iter().zip(gradients) {
+        for row in 0..ROWS {
+            for lane in 0..PANEL {
+                products[row][lane] =
+                    input.0[FIRST + row].mul_add(gradient.0[lane], products[row][lane]);
+            }
+        }
+    }
+    for row in 0..ROWS {
+        for lane in 0..PANEL {
+            sums[FIRST + row].0[lane] += products[row][lane];
+        }
+    }
+}
+
+/// How the gradient of the filters is shared out: `groups` of tiles, each with sums of its own, and
+/// within each group `slices` of the input's panels.
+#[derive(Clone, Copy)]
+struct Sharing {
+    groups: usize,
+    slices: usize,
+    /// Tiles in a block.
+    tiles: usize,
+}
+
+impl Sharing {
+    /// Sums that all groups together may hold, in rows: 64 MiB.
+    const ROWS: usize = 1 << 20;
+
+    fn new(grid: &Grid, inputs: usize, outputs: usize) -> Sharing {
+        let env = |name: &str, value: usize| std::env::var(name).ok().and_then(|x| x.parse().ok()).unwrap_or(value);
+        let each = inputs * outputs * POSITIONS * PANEL;
+        let threads = threads();
+        let groups = (Self::ROWS / each).clamp(1, threads).min(grid.tiles.max(1));
+        let slices = (threads / groups).clamp(1, inputs);
+        let tiles = env("W_WTILES", 96).min(grid.tiles.div_ceil(groups).max(1));
+        Sharing { groups, slices, tiles }
+    }
+}
+
+/// Gradient of the filters: pixels [n, height, width, inputs] and [n, height, width, outputs] →
+/// `weight` [outputs, 3, 3, inputs].
+fn convolve_gradients(x: Pixels, gradient: Pixels, grid: &Grid, weight: &mut [f32]) {
+    let [inputs, outputs] = [x.panels(), gradient.panels()];
+    let sharing = Sharing::new(grid, inputs, outputs);
+    let each = POSITIONS * PANEL;
+    let group = inputs * outputs * each;
+    let mut sums: Vec<Row> = Vec::with_capacity(sharing.groups * group);
+    let shared = Shared::new(&mut sums.spare_capacity_mut()[..sharing.groups * group]);
+    let part = |whole: usize, parts: usize, index: usize| {
+        whole * index / parts..whole * (index + 1) / parts
+    };
+    parallel_for(sharing.groups * sharing.slices, 1, |units| {
+        for unit in units {
+            let [index, slice] = [unit / sharing.slices, unit % sharing.slices];
+            let panels = part(inputs, sharing.slices, slice);
+            let tiles = part(grid.tiles, sharing.groups, index);
+            let start = index * group + panels.start * outputs * each;
+            let end = index * group + panels.end * outputs * each;
+            // SAFETY: each slice of each group has its own sums, and falls to one thread.
+            let sums = unsafe { shared.slice(start..end) };
+            sums.fill(MaybeUninit::new(ZERO));
+            // SAFETY: just filled.
+            let sums = unsafe { sums.assume_init_mut() };
+            let values = POSITIONS * Positions::stride(panels.len(), sharing.tiles);
+            let gradients = POSITIONS * Positions::stride(outputs, sharing.tiles);
+            with_scratch(values + gradients, |scratch| {
+                let (values, gradients) = scratch.split_at_mut(values);
+                for start in tiles.clone().step_by(sharing.tiles) {
+                    let tiles = start..(start + sharing.tiles).min(tiles.end);
+                    let panels = panels.clone();
+                    add_products(x, gradient, grid, tiles, panels, values, gradients, sums);
+                }
+            });
+        }
+    });
+    // SAFETY: the slices of a group together cover its sums, and each was filled.
+    unsafe { sums.set_len(sharing.groups * group) };
+    let channels = [gradient.channels, x.channels];
+    let weight = Shared::new(weight);
+    parallel_for(inputs * outputs, 1, |blocks| {
+        for block in blocks {
+            let groups: Vec<&[Row]> = sums
+                .chunks_exact(group)
+                .map(|sums| &sums[block * each..(block + 1) * each])
+                .collect();
+            transform_filter_gradients(&groups, [block % outputs, block / outputs], channels, &weight);
+        }
+    });
+}
+
+fused! {
+    /// Adds one block of tiles' products to `sums`, `[panels][outputs][POSITIONS][16]` rows.
+    #[allow(clippy::too_many_arguments)]
+    fn add_products(
+        x: Pixels,
+        gradient: Pixels,
+        grid: &Grid,
+        tiles: Range<usize>,
+        panels: Range<usize>,
+        values: &mut [Row],
+        gradients: &mut [Row],
+        sums: &mut [Row],
+    ) {
+        let outputs = gradient.panels();
+        let mut values = Positions::new(values, panels.len(), tiles.len());
+        let mut gradients = Positions::new(gradients, outputs, tiles.len());
+        values.transform_input(x, grid, tiles.clone(), panels.clone());
+        gradients.transform_output_gradient(gradient, grid, tiles);
+        for position in 0..POSITIONS {
+            for input in 0..panels.len() {
+                let inputs = values.panel(position, input);
+                for output in 0..outputs {
+                    let gradients = gradients.panel(position, output);
+                    let start = ((input * outputs + output) * POSITIONS + position) * PANEL;
+                    let sums = &mut sums[start..start + PANEL];
+                    multiply_channels::<0, 6>(inputs, gradients, sums);
+                    multiply_channels::<6, 6>(inputs, gradients, sums);
+                    multiply_channels::<12, 4>(inputs, gradients, sums);
+                }
+            }
+        }
+    }
+}
+
+fused! {
+    /// Gᵀ(Σ groups)G of 16 inputs × 16 outputs, into their places of `weight`
+    /// [outputs, 3, 3, inputs].
+    fn transform_filter_gradients(
+        groups: &[&[Row]],
+        panels: [usize; 2],
+        channels: [usize; 2],
+        weight: &Shared<f32>,
+    ) {
+        let [[output_panel, input_panel], [outputs, inputs]] = [panels, channels];
+        let mut taps = [[ZERO; PANEL]; 9];
+        for input in 0..PANEL {
+            for first in [0, LANES] {
+                let mut values = [[Lanes::ZERO; 6]; 6];
+                for i in 0..6 {
+                    for j in 0..6 {
+                        for sums in groups {
+                            let row = &sums[(i * 6 + j) * PANEL + input];
+                            values[i][j] = values[i][j] + Lanes::of(row, first);
+                        }
+                    }
+                }
+                let values = both_ways!(filter_gradient_transform, values, 6 => 3);
+                for tap in 0..9 {
+                    for lane in 0..LANES {
+                        taps[tap][first + lane].0[input] = values[tap / 3][tap % 3].0[lane];
+                    }
+                }
+            }
+        }
+        let within = PANEL.min(outputs - output_panel * PANEL);
+        let width = PANEL.min(inputs - input_panel * PANEL);
+        for output in 0..within {
+            for (tap, rows) in taps.iter().enumerate() {
+                let start = ((output_panel * PANEL + output) * 9 + tap) * inputs;
+                let start = start + input_panel * PANEL;
+                // SAFETY: each pair of panels has its own taps, falls to one thread, and the
+                // caller holds the weight.
+                let place = unsafe { weight.slice(start..start + width) };
+                place.copy_from_slice(&rows[output].0[..width]);
+            }
+        }
+    }
+}
