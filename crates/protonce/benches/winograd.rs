@@ -41,18 +41,14 @@ fn layer(name: &str, batch: i64, channels: i64, side: i64) {
     let x = random([batch, side, side, channels]).relu();
     let weight = random([channels, 3, 3, channels]) * (2.0 / (9 * channels) as f64).sqrt();
     let gradient = random([batch, side, side, channels]);
-    let libtorch = |x: &Tensor, weight: &Tensor| {
-        x.conv2d(weight, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1)
-    };
-    let forward = [
-        best(|| drop(libtorch(&x, &weight))),
-        best(|| drop(winograd::convolve(&x, &weight))),
-    ];
+    let libtorch =
+        |x: &Tensor, weight: &Tensor| x.conv2d(weight, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1);
+    let forward =
+        [best(|| drop(libtorch(&x, &weight))), best(|| drop(winograd::convolve(&x, &weight)))];
     print(name, "forward", forward);
     for (pass, of) in [("gradient of input", &x), ("gradient of filters", &weight)] {
         let leaf = of.detach().set_requires_grad(true);
-        let [x, weight] =
-            if pass.ends_with("input") { [&leaf, &weight] } else { [&x, &leaf] };
+        let [x, weight] = if pass.ends_with("input") { [&leaf, &weight] } else { [&x, &leaf] };
         let times = [libtorch(x, weight), winograd::convolve(x, weight)].map(|output| {
             let loss = (output * &gradient).sum(Kind::Float);
             best(|| drop(Tensor::run_backward(&[&loss], &[&leaf], true, false)))

@@ -18,7 +18,7 @@
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
-use std::ops::{Add, Range, Sub};
+use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
@@ -48,7 +48,8 @@ pub fn convolve(x: &Tensor, weight: &Tensor) -> Tensor {
 /// but without bf16 units, where libtorch's own convolutions have twice the width, it was not
 /// measured.
 pub fn suits(x: &Tensor, weight: &Tensor, stride: i64, padding: i64, groups: i64) -> bool {
-    let ([_, _, height, width], [outputs, inputs, 3, 3]) = (&x.size()[..], &weight.size()[..]) else {
+    let ([_, _, height, width], [outputs, inputs, 3, 3]) = (&x.size()[..], &weight.size()[..])
+    else {
         return false;
     };
     let plain = [stride, padding, groups] == [1, 1, 1];
@@ -85,16 +86,11 @@ fn values(tensor: &Tensor) -> &[f32] {
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
-/// A new tensor [a, b, c, d] that `fill` has written every value of, seen as [a, d, b, c].
-fn filled([a, b, c, d]: [usize; 4], fill: impl FnOnce(&mut [f32])) -> Tensor {
+/// A new tensor [a, b, c, d] that `fill` writes every value of, seen as [a, d, b, c].
+fn filled([a, b, c, d]: [usize; 4], fill: impl FnOnce(Shared<f32>)) -> Tensor {
     let shape = [a, b, c, d].map(|size| size as i64);
-    let tensor = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
-    if tensor.numel() > 0 {
-        // SAFETY: new, so that nothing else refers to it; contiguous, float32 and in this memory.
-        fill(unsafe {
-            std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel())
-        });
-    }
+    let tensor = Tensor::empty(shape, (Kind::Float, Device::Cpu));
+    fill(Shared { start: tensor.data_ptr().cast(), length: tensor.numel() });
     tensor.permute([0, 3, 1, 2])
 }
 
@@ -107,7 +103,7 @@ fn convolve_tensors(x: &Tensor, weight: &Tensor, direction: Direction) -> Tensor
     let pixels = Pixels { values: values(x), channels };
     let grid = Grid::new(images, height, width);
     filled([images, height, width, filters.outputs], |y| {
-        convolve_pixels(pixels, &filters, &grid, y);
+        convolve_pixels(pixels, &filters, &grid, &y);
     })
 }
 
@@ -117,7 +113,7 @@ fn filter_gradients(x: &Tensor, gradient: &Tensor) -> Tensor {
     let grid = Grid::new(images, height, width);
     let x = Pixels { values: values(x), channels: inputs };
     let gradient = Pixels { values: values(gradient), channels: outputs };
-    filled([outputs, 3, 3, inputs], |weight| convolve_gradients(x, gradient, &grid, weight))
+    filled([outputs, 3, 3, inputs], |weight| convolve_gradients(x, gradient, &grid, &weight))
 }
 
 /// Channels handled together.
@@ -136,166 +132,103 @@ struct Row([f32; PANEL]);
 
 const ZERO: Row = Row([0.0; PANEL]);
 
-/// Half a row: what the transforms compute with, the width of an AVX register.
-#[derive(Clone, Copy)]
-struct Lanes([f32; LANES]);
-
-const LANES: usize = 8;
-
-impl Lanes {
-    const ZERO: Lanes = Lanes([0.0; LANES]);
-
-    /// self · scale + other, rounded once.
-    #[inline(always)]
-    fn scaled_plus(self, scale: f32, other: Lanes) -> Lanes {
-        let mut result = Lanes::ZERO;
-        for lane in 0..LANES {
-            result.0[lane] = self.0[lane].mul_add(scale, other.0[lane]);
-        }
-        result
-    }
-
-    #[inline(always)]
-    fn scaled(self, scale: f32) -> Lanes {
-        let mut result = Lanes::ZERO;
-        for lane in 0..LANES {
-            result.0[lane] = self.0[lane] * scale;
-        }
-        result
-    }
-
-    /// The first or second half of a row.
-    #[inline(always)]
-    fn of(row: &Row, first: usize) -> Lanes {
-        let mut result = Lanes::ZERO;
-        result.0.copy_from_slice(&row.0[first..first + LANES]);
-        result
-    }
-
-    /// Channels `first`.. of one pixel; zeros past the last.
-    #[inline(always)]
-    fn load(pixel: &[f32], first: usize) -> Lanes {
-        let mut result = Lanes::ZERO;
-        match pixel.get(first..first + LANES) {
-            Some(values) => result.0.copy_from_slice(values),
-            None => {
-                let rest = pixel.get(first..).unwrap_or_default();
-                result.0[..rest.len()].copy_from_slice(rest);
-            }
-        }
-        result
-    }
-
-    /// Puts channels `first`.. into one pixel; those past the last are dropped.
-    #[inline(always)]
-    fn store(self, pixel: &mut [f32], first: usize) {
-        if let Some(place) = pixel.get_mut(first..first + LANES) {
-            place.copy_from_slice(&self.0);
-        } else if let Some(place) = pixel.get_mut(first..) {
-            place.copy_from_slice(&self.0[..place.len()]);
-        }
-    }
-}
-
-impl Add for Lanes {
-    type Output = Lanes;
-    #[inline(always)]
-    fn add(self, other: Lanes) -> Lanes {
-        let mut result = Lanes::ZERO;
-        for lane in 0..LANES {
-            result.0[lane] = self.0[lane] + other.0[lane];
-        }
-        result
-    }
-}
-
-impl Sub for Lanes {
-    type Output = Lanes;
-    #[inline(always)]
-    fn sub(self, other: Lanes) -> Lanes {
-        let mut result = Lanes::ZERO;
-        for lane in 0..LANES {
-            result.0[lane] = self.0[lane] - other.0[lane];
-        }
-        result
-    }
-}
-
 /// Bᵀd: 6 pixels to 6 positions.
 #[inline(always)]
-fn input_transform(d: [Lanes; 6]) -> [Lanes; 6] {
-    let [p, q] = [d[2].scaled_plus(-4.0, d[4]), d[1].scaled_plus(-4.0, d[3])];
-    let [r, s] = [d[4] - d[2], (d[3] - d[1]).scaled(2.0)];
+fn input_transform(d: [f32; 6]) -> [f32; 6] {
+    let [p, q] = [d[2].mul_add(-4.0, d[4]), d[1].mul_add(-4.0, d[3])];
+    let [r, s] = [d[4] - d[2], (d[3] - d[1]) * 2.0];
     [
-        d[0].scaled_plus(4.0, d[2].scaled_plus(-5.0, d[4])),
+        d[0].mul_add(4.0, d[2].mul_add(-5.0, d[4])),
         p + q,
         p - q,
         r + s,
         r - s,
-        d[1].scaled_plus(4.0, d[3].scaled_plus(-5.0, d[5])),
+        d[1].mul_add(4.0, d[3].mul_add(-5.0, d[5])),
     ]
 }
 
 /// Aᵀm: 6 positions to 4 pixels.
 #[inline(always)]
-fn output_transform(m: [Lanes; 6]) -> [Lanes; 4] {
+fn output_transform(m: [f32; 6]) -> [f32; 4] {
     let [p, q] = [m[1] + m[2], m[1] - m[2]];
     let [r, s] = [m[3] + m[4], m[3] - m[4]];
-    [m[0] + (p + r), s.scaled_plus(2.0, q), r.scaled_plus(4.0, p), s.scaled_plus(8.0, q) + m[5]]
+    [m[0] + (p + r), s.mul_add(2.0, q), r.mul_add(4.0, p), s.mul_add(8.0, q) + m[5]]
 }
 
 /// A∂y: 4 pixels to 6 positions.
 #[inline(always)]
-fn output_gradient_transform(y: [Lanes; 4]) -> [Lanes; 6] {
+fn output_gradient_transform(y: [f32; 4]) -> [f32; 6] {
     let [even, odd] = [y[0] + y[2], y[1] + y[3]];
-    let [even2, odd2] = [y[2].scaled_plus(4.0, y[0]), y[3].scaled_plus(8.0, y[1].scaled(2.0))];
+    let [even2, odd2] = [y[2].mul_add(4.0, y[0]), y[3].mul_add(8.0, y[1] * 2.0)];
     [y[0], even + odd, even - odd, even2 + odd2, even2 - odd2, y[3]]
 }
 
 /// Gw: 3 taps to 6 positions.
 #[inline(always)]
-fn filter_transform(w: [Lanes; 3]) -> [Lanes; 6] {
-    let ends = (w[0] + w[2]).scaled(-1.0 / 6.0);
-    let middle = w[1].scaled(1.0 / 6.0);
-    let ends2 = w[0].scaled_plus(1.0 / 24.0, w[2].scaled(1.0 / 6.0));
-    let middle2 = w[1].scaled(1.0 / 12.0);
-    [w[0].scaled(0.25), ends - middle, ends + middle, ends2 + middle2, ends2 - middle2, w[2]]
+fn filter_transform(w: [f32; 3]) -> [f32; 6] {
+    let [ends, middle] = [(w[0] + w[2]) * (-1.0 / 6.0), w[1] * (1.0 / 6.0)];
+    let [ends2, middle2] = [w[0].mul_add(1.0 / 24.0, w[2] * (1.0 / 6.0)), w[1] * (1.0 / 12.0)];
+    [w[0] * 0.25, ends - middle, ends + middle, ends2 + middle2, ends2 - middle2, w[2]]
 }
 
 /// Gᵀu: 6 positions to 3 taps.
 #[inline(always)]
-fn filter_gradient_transform(u: [Lanes; 6]) -> [Lanes; 3] {
-    let [sum, difference] = [(u[1] + u[2]).scaled(-1.0 / 6.0), u[2] - u[1]];
+fn filter_gradient_transform(u: [f32; 6]) -> [f32; 3] {
+    let [sum, difference] = [(u[1] + u[2]) * (-1.0 / 6.0), u[2] - u[1]];
     let [sum2, difference2] = [u[3] + u[4], u[3] - u[4]];
     [
-        u[0].scaled_plus(0.25, sum2.scaled_plus(1.0 / 24.0, sum)),
-        difference.scaled_plus(1.0 / 6.0, difference2.scaled(1.0 / 12.0)),
-        sum2.scaled_plus(1.0 / 6.0, sum + u[5]),
+        u[0].mul_add(0.25, sum2.mul_add(1.0 / 24.0, sum)),
+        difference.mul_add(1.0 / 6.0, difference2 * (1.0 / 12.0)),
+        sum2.mul_add(1.0 / 6.0, sum + u[5]),
     ]
 }
 
-/// `$transform` along the columns, then along the rows: [[Lanes; $from]; $from] →
-/// [[Lanes; $to]; $to].
-macro_rules! both_ways {
-    ($transform:ident, $values:expr, $from:literal => $to:literal) => {{
-        let values: [[Lanes; $from]; $from] = $values;
-        let mut half = [[Lanes::ZERO; $from]; $to];
-        for column in 0..$from {
-            let mut line = [Lanes::ZERO; $from];
-            for row in 0..$from {
-                line[row] = values[row][column];
-            }
-            let line = $transform(line);
-            for row in 0..$to {
-                half[row][column] = line[row];
-            }
+/// `transform` along one line, for all channels of a panel.
+#[inline(always)]
+fn one_way<const FROM: usize, const TO: usize>(
+    line: [&[f32; PANEL]; FROM],
+    transform: impl Fn([f32; FROM]) -> [f32; TO],
+) -> [[f32; PANEL]; TO] {
+    let mut result = [[0.0; PANEL]; TO];
+    // The loop over channels is what becomes vector instructions.
+    for channel in 0..PANEL {
+        let mut values = [0.0; FROM];
+        for place in 0..FROM {
+            values[place] = line[place][channel];
         }
-        let mut whole = [[Lanes::ZERO; $to]; $to];
-        for row in 0..$to {
-            whole[row] = $transform(half[row]);
+        let values = transform(values);
+        for place in 0..TO {
+            result[place][channel] = values[place];
         }
-        whole
-    }};
+    }
+    result
+}
+
+/// `transform` along the columns, then along the rows, each of which `put` is given.
+#[inline(always)]
+fn both_ways<const FROM: usize, const TO: usize>(
+    values: &[[&[f32; PANEL]; FROM]; FROM],
+    transform: impl Fn([f32; FROM]) -> [f32; TO] + Copy,
+    mut put: impl FnMut(usize, &[[f32; PANEL]; TO]),
+) {
+    let mut half = [[[0.0; PANEL]; FROM]; TO];
+    for column in 0..FROM {
+        let mut line = [values[0][column]; FROM];
+        for row in 0..FROM {
+            line[row] = values[row][column];
+        }
+        let line = one_way(line, transform);
+        for row in 0..TO {
+            half[row][column] = line[row];
+        }
+    }
+    for row in 0..TO {
+        let mut line = [&half[row][0]; FROM];
+        for column in 0..FROM {
+            line[column] = &half[row][column];
+        }
+        put(row, &one_way(line, transform));
+    }
 }
 
 /// Defines a function that is also compiled for AVX2 with fused multiplication, and picks at run
@@ -375,6 +308,15 @@ impl Grid {
     }
 }
 
+/// What lies outside an image.
+static NOTHING: [f32; PANEL] = [0.0; PANEL];
+
+/// The first values of `values`, or zeros where they are fewer.
+#[inline(always)]
+fn row(values: &[f32]) -> &[f32; PANEL] {
+    values.first_chunk().unwrap_or(&NOTHING)
+}
+
 /// The pixels of a batch: [batch · height · width, channels].
 #[derive(Clone, Copy)]
 struct Pixels<'a> {
@@ -382,14 +324,56 @@ struct Pixels<'a> {
     channels: usize,
 }
 
-impl Pixels<'_> {
+impl<'a> Pixels<'a> {
+    /// The channels of one panel at each of `pixels`; zeros outside the image. Where the panel has
+    /// fewer than 16 channels, they lie in `padded`, with zeros after them.
     #[inline(always)]
-    fn load(&self, pixel: usize, first: usize) -> Lanes {
-        if pixel == OUTSIDE {
-            return Lanes::ZERO;
+    fn window<'b, const SIDE: usize>(
+        &self,
+        pixels: &[[usize; SIDE]; SIDE],
+        panel: usize,
+        padded: &'b mut [[[f32; PANEL]; SIDE]; SIDE],
+    ) -> [[&'b [f32; PANEL]; SIDE]; SIDE]
+    where
+        'a: 'b,
+    {
+        let mut window = [[&NOTHING; SIDE]; SIDE];
+        let first = panel * PANEL;
+        if first + PANEL > self.channels {
+            self.pad(pixels, first, padded);
+            for i in 0..SIDE {
+                for j in 0..SIDE {
+                    window[i][j] = &padded[i][j];
+                }
+            }
+            return window;
         }
-        let start = pixel * self.channels;
-        Lanes::load(&self.values[start..start + self.channels], first)
+        for i in 0..SIDE {
+            for j in 0..SIDE {
+                if pixels[i][j] != OUTSIDE {
+                    let start = pixels[i][j] * self.channels + first;
+                    window[i][j] = row(&self.values[start..start + PANEL]);
+                }
+            }
+        }
+        window
+    }
+
+    #[inline(never)]
+    fn pad<const SIDE: usize>(
+        &self,
+        pixels: &[[usize; SIDE]; SIDE],
+        first: usize,
+        padded: &mut [[[f32; PANEL]; SIDE]; SIDE],
+    ) {
+        *padded = [[NOTHING; SIDE]; SIDE];
+        for (pixel, place) in pixels.as_flattened().iter().zip(padded.as_flattened_mut()) {
+            if *pixel != OUTSIDE {
+                let start = pixel * self.channels;
+                let rest = &self.values[start + first..start + self.channels];
+                place[..rest.len()].copy_from_slice(rest);
+            }
+        }
     }
 
     fn panels(&self) -> usize {
@@ -454,29 +438,28 @@ impl<'a> Positions<'a> {
         &mut self.rows[start..start + self.tiles]
     }
 
-    /// One tile's values at all positions, for half a panel.
+    /// Puts one row of a tile's positions.
     #[inline(always)]
-    fn put(&mut self, panel: usize, tile: usize, first: usize, values: &[[Lanes; 6]; 6]) {
-        let mut place = panel * self.tiles + tile;
-        for line in values {
-            for value in line {
-                self.rows[place].0[first..first + LANES].copy_from_slice(&value.0);
-                place += self.stride;
-            }
+    fn put(&mut self, panel: usize, tile: usize, row: usize, values: &[[f32; PANEL]; WINDOW]) {
+        let mut place = panel * self.tiles + tile + row * WINDOW * self.stride;
+        for value in values {
+            self.rows[place].0 = *value;
+            place += self.stride;
         }
     }
 
+    /// One tile's values at all positions.
     #[inline(always)]
-    fn get(&self, panel: usize, tile: usize, first: usize) -> [[Lanes; 6]; 6] {
-        let mut values = [[Lanes::ZERO; 6]; 6];
+    fn window(&self, panel: usize, tile: usize) -> [[&[f32; PANEL]; WINDOW]; WINDOW] {
+        let mut window = [[&NOTHING; WINDOW]; WINDOW];
         let mut place = panel * self.tiles + tile;
-        for line in &mut values {
+        for line in &mut window {
             for value in line {
-                *value = Lanes::of(&self.rows[place], first);
+                *value = &self.rows[place].0;
                 place += self.stride;
             }
         }
-        values
+        window
     }
 
     /// BᵀdB of `tiles`, for the channels in `panels`.
@@ -488,19 +471,12 @@ impl<'a> Positions<'a> {
         tiles: Range<usize>,
         panels: Range<usize>,
     ) {
+        let mut padded = [[NOTHING; WINDOW]; WINDOW];
         for (place, tile) in tiles.enumerate() {
-            let pixels = grid.pixels::<6>(tile, 1);
+            let pixels = grid.pixels(tile, 1);
             for (panel, channels) in panels.clone().enumerate() {
-                for first in [0, LANES] {
-                    let mut values = [[Lanes::ZERO; 6]; 6];
-                    for i in 0..6 {
-                        for j in 0..6 {
-                            values[i][j] = x.load(pixels[i][j], channels * PANEL + first);
-                        }
-                    }
-                    let values = both_ways!(input_transform, values, 6 => 6);
-                    self.put(panel, place, first, &values);
-                }
+                let window = x.window(&pixels, channels, &mut padded);
+                both_ways(&window, input_transform, |row, line| self.put(panel, place, row, line));
             }
         }
     }
@@ -508,19 +484,14 @@ impl<'a> Positions<'a> {
     /// A∂YAᵀ of `tiles`, for all channels.
     #[inline(always)]
     fn transform_output_gradient(&mut self, gradient: Pixels, grid: &Grid, tiles: Range<usize>) {
+        let mut padded = [[NOTHING; TILE]; TILE];
         for (place, tile) in tiles.enumerate() {
-            let pixels = grid.pixels::<4>(tile, 0);
+            let pixels = grid.pixels(tile, 0);
             for panel in 0..gradient.panels() {
-                for first in [0, LANES] {
-                    let mut values = [[Lanes::ZERO; 4]; 4];
-                    for i in 0..4 {
-                        for j in 0..4 {
-                            values[i][j] = gradient.load(pixels[i][j], panel * PANEL + first);
-                        }
-                    }
-                    let values = both_ways!(output_gradient_transform, values, 4 => 6);
-                    self.put(panel, place, first, &values);
-                }
+                let window = gradient.window(&pixels, panel, &mut padded);
+                both_ways(&window, output_gradient_transform, |row, line| {
+                    self.put(panel, place, row, line);
+                });
             }
         }
     }
@@ -613,29 +584,22 @@ fused! {
                 Direction::Backward => gather(weight, shape, block, panel, &mut taps, false),
             }
             for channel in 0..PANEL {
-                let mut filters = [ZERO; POSITIONS];
-                for first in [0, LANES] {
-                    let mut values = [[Lanes::ZERO; 3]; 3];
-                    for i in 0..3 {
-                        for j in 0..3 {
-                            let tap = match direction {
-                                Direction::Forward => i * 3 + j,
-                                Direction::Backward => 8 - (i * 3 + j),
-                            };
-                            values[i][j] = Lanes::of(&taps[tap][channel], first);
-                        }
-                    }
-                    let values = both_ways!(filter_transform, values, 3 => 6);
-                    for i in 0..6 {
-                        for j in 0..6 {
-                            filters[i * 6 + j].0[first..first + LANES]
-                                .copy_from_slice(&values[i][j].0);
-                        }
+                let mut window = [[&NOTHING; 3]; 3];
+                for i in 0..3 {
+                    for j in 0..3 {
+                        let tap = match direction {
+                            Direction::Forward => i * 3 + j,
+                            Direction::Backward => 8 - (i * 3 + j),
+                        };
+                        window[i][j] = &taps[tap][channel].0;
                     }
                 }
-                for (position, filter) in filters.iter().enumerate() {
-                    rows[position * stride + block * PANEL + channel].write(*filter);
-                }
+                both_ways(&window, filter_transform, |line, values| {
+                    for (column, value) in values.iter().enumerate() {
+                        let position = line * WINDOW + column;
+                        rows[position * stride + block * PANEL + channel].write(Row(*value));
+                    }
+                });
             }
         }
         for position in 0..POSITIONS {
@@ -657,15 +621,13 @@ fn gather(
 ) {
     *taps = [[ZERO; PANEL]; 9];
     let within = PANEL.min(outputs - output_panel * PANEL);
+    let width = PANEL.min(inputs - input_panel * PANEL);
     for output in 0..within {
         for (tap, rows) in taps.iter_mut().enumerate() {
             let start = ((output_panel * PANEL + output) * 9 + tap) * inputs;
-            let pixel = &weight[start..start + inputs];
+            let start = start + input_panel * PANEL;
             let mut row = ZERO;
-            for first in [0, LANES] {
-                let lanes = Lanes::load(pixel, input_panel * PANEL + first);
-                row.0[first..first + LANES].copy_from_slice(&lanes.0);
-            }
+            row.0[..width].copy_from_slice(&weight[start..start + width]);
             if transposed {
                 for input in 0..PANEL {
                     rows[input].0[output] = row.0[input];
@@ -736,7 +698,9 @@ struct Blocking {
 
 impl Blocking {
     fn forward(grid: &Grid, inputs: usize, outputs: usize) -> Blocking {
-        let env = |name: &str, value: usize| std::env::var(name).ok().and_then(|x| x.parse().ok()).unwrap_or(value);
+        let env = |name: &str, value: usize| {
+            std::env::var(name).ok().and_then(|x| x.parse().ok()).unwrap_or(value)
+        };
         let _ = inputs;
         let share = grid.tiles.div_ceil(threads()).max(STEP);
         Blocking { tiles: env("W_TILES", 48).min(share), outputs: env("W_OUT", 2).min(outputs) }
@@ -748,10 +712,9 @@ fn threads() -> usize {
 }
 
 /// `x` convolved with `filters`: pixels [n, height, width, inputs] → `y` [n, height, width, outputs].
-fn convolve_pixels(x: Pixels, filters: &Filters, grid: &Grid, y: &mut [f32]) {
+fn convolve_pixels(x: Pixels, filters: &Filters, grid: &Grid, y: &Shared<f32>) {
     let output_panels = filters.outputs.div_ceil(PANEL);
     let blocking = Blocking::forward(grid, x.panels(), output_panels);
-    let y = Shared::new(y);
     let inputs = POSITIONS * Positions::stride(x.panels(), blocking.tiles);
     let products = POSITIONS * Positions::stride(blocking.outputs, blocking.tiles);
     parallel_for(grid.tiles.div_ceil(blocking.tiles), 1, |blocks| {
@@ -760,7 +723,7 @@ fn convolve_pixels(x: Pixels, filters: &Filters, grid: &Grid, y: &mut [f32]) {
             for block in blocks {
                 let start = block * blocking.tiles;
                 let tiles = start..(start + blocking.tiles).min(grid.tiles);
-                convolve_block(x, filters, grid, tiles, blocking, values, sums, &y);
+                convolve_block(x, filters, grid, tiles, blocking, values, sums, y);
             }
         });
     });
@@ -803,22 +766,24 @@ fused! {
             for (place, tile) in tiles.clone().enumerate() {
                 let pixels = grid.pixels::<4>(tile, 0);
                 for (panel, output) in chunk.clone().enumerate() {
-                    for first in [0, LANES] {
-                        let values = products.get(panel, place, first);
-                        let values = both_ways!(output_transform, values, 6 => 4);
-                        for i in 0..4 {
-                            for j in 0..4 {
-                                if pixels[i][j] == OUTSIDE {
-                                    continue;
-                                }
-                                let start = pixels[i][j] * filters.outputs;
-                                // SAFETY: a pixel belongs to one tile, a tile to one thread, and
-                                // the caller holds the pixels.
-                                let pixel = unsafe { y.slice(start..start + filters.outputs) };
-                                values[i][j].store(pixel, output * PANEL + first);
+                    let first = output * PANEL;
+                    let width = PANEL.min(filters.outputs - first);
+                    let window = products.window(panel, place);
+                    both_ways(&window, output_transform, |row, line| {
+                        for (pixel, values) in pixels[row].iter().zip(line) {
+                            if *pixel == OUTSIDE {
+                                continue;
+                            }
+                            let start = pixel * filters.outputs + first;
+                            // SAFETY: a pixel belongs to one tile, a tile to one thread, and the
+                            // caller holds the pixels.
+                            let place = unsafe { y.slice(start..start + width) };
+                            match place.first_chunk_mut() {
+                                Some(place) => *place = *values,
+                                None => place.copy_from_slice(&values[..width]),
                             }
                         }
-                    }
+                    });
                 }
             }
         }
@@ -863,7 +828,9 @@ impl Sharing {
     const ROWS: usize = 1 << 20;
 
     fn new(grid: &Grid, inputs: usize, outputs: usize) -> Sharing {
-        let env = |name: &str, value: usize| std::env::var(name).ok().and_then(|x| x.parse().ok()).unwrap_or(value);
+        let env = |name: &str, value: usize| {
+            std::env::var(name).ok().and_then(|x| x.parse().ok()).unwrap_or(value)
+        };
         let each = inputs * outputs * POSITIONS * PANEL;
         let threads = threads();
         let groups = (Self::ROWS / each).clamp(1, threads).min(grid.tiles.max(1));
@@ -875,7 +842,7 @@ impl Sharing {
 
 /// Gradient of the filters: pixels [n, height, width, inputs] and [n, height, width, outputs] →
 /// `weight` [outputs, 3, 3, inputs].
-fn convolve_gradients(x: Pixels, gradient: Pixels, grid: &Grid, weight: &mut [f32]) {
+fn convolve_gradients(x: Pixels, gradient: Pixels, grid: &Grid, weight: &Shared<f32>) {
     let [inputs, outputs] = [x.panels(), gradient.panels()];
     let sharing = Sharing::new(grid, inputs, outputs);
     let each = POSITIONS * PANEL;
@@ -912,14 +879,18 @@ fn convolve_gradients(x: Pixels, gradient: Pixels, grid: &Grid, weight: &mut [f3
     // SAFETY: the slices of a group together cover its sums, and each was filled.
     unsafe { sums.set_len(sharing.groups * group) };
     let channels = [gradient.channels, x.channels];
-    let weight = Shared::new(weight);
     parallel_for(inputs * outputs, 1, |blocks| {
         for block in blocks {
             let groups: Vec<&[Row]> = sums
                 .chunks_exact(group)
                 .map(|sums| &sums[block * each..(block + 1) * each])
                 .collect();
-            transform_filter_gradients(&groups, [block % outputs, block / outputs], channels, &weight);
+            transform_filter_gradients(
+                &groups,
+                [block % outputs, block / outputs],
+                channels,
+                weight,
+            );
         }
     });
 }
@@ -970,23 +941,25 @@ fused! {
         let [[output_panel, input_panel], [outputs, inputs]] = [panels, channels];
         let mut taps = [[ZERO; PANEL]; 9];
         for input in 0..PANEL {
-            for first in [0, LANES] {
-                let mut values = [[Lanes::ZERO; 6]; 6];
-                for i in 0..6 {
-                    for j in 0..6 {
-                        for sums in groups {
-                            let row = &sums[(i * 6 + j) * PANEL + input];
-                            values[i][j] = values[i][j] + Lanes::of(row, first);
-                        }
-                    }
-                }
-                let values = both_ways!(filter_gradient_transform, values, 6 => 3);
-                for tap in 0..9 {
-                    for lane in 0..LANES {
-                        taps[tap][first + lane].0[input] = values[tap / 3][tap % 3].0[lane];
+            let mut sums = [NOTHING; POSITIONS];
+            for group in groups {
+                for (position, sum) in sums.iter_mut().enumerate() {
+                    for output in 0..PANEL {
+                        sum[output] += group[position * PANEL + input].0[output];
                     }
                 }
             }
+            let mut window = [[&NOTHING; WINDOW]; WINDOW];
+            for (place, sum) in window.as_flattened_mut().iter_mut().zip(&sums) {
+                *place = sum;
+            }
+            both_ways(&window, filter_gradient_transform, |line, values| {
+                for (column, values) in values.iter().enumerate() {
+                    for output in 0..PANEL {
+                        taps[line * 3 + column][output].0[input] = values[output];
+                    }
+                }
+            });
         }
         let within = PANEL.min(outputs - output_panel * PANEL);
         let width = PANEL.min(inputs - input_panel * PANEL);
