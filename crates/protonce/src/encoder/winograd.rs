@@ -31,38 +31,46 @@ use super::autograd::{differentiable, parallel_for};
 /// Differentiable in both; what is kept for the way back is `x` and `weight`.
 pub fn convolve(x: &Tensor, weight: &Tensor) -> Tensor {
     let [x_pixels, filters] = tch::no_grad(|| [channels_last(x), channels_last(weight)]);
-    let output = tch::no_grad(|| convolve_tensors(&x_pixels, &filters, Direction::Forward));
+    let output =
+        tch::no_grad(|| convolve_tensors(&x_pixels, &filters, Direction::Forward, threads()));
     let wanted = [x.requires_grad(), weight.requires_grad()];
     differentiable(output, &[x, weight], move |gradient| {
         let gradient = channels_last(gradient);
         vec![
-            wanted[0].then(|| convolve_tensors(&gradient, &filters, Direction::Backward)),
-            wanted[1].then(|| filter_gradients(&x_pixels, &gradient)),
+            wanted[0]
+                .then(|| convolve_tensors(&gradient, &filters, Direction::Backward, threads())),
+            wanted[1].then(|| filter_gradients(&x_pixels, &gradient, threads())),
         ]
     })
 }
 
 /// Whether [`convolve`] computes this convolution, and faster than libtorch.
 ///
-/// From measurements on AVX2 (`cargo bench -p protonce --bench winograd`). On processors with AVX-512
-/// but without bf16 units, where libtorch's own convolutions have twice the width, it was not
-/// measured.
+/// It does where channels are many enough to hide the transforms, tiles do not mostly lie outside
+/// the image, and there are enough of them to pay for transforming the filters. The bounds come from
+/// measurements on AVX2 (`cargo bench -p protonce --bench winograd`). On processors with AVX-512 but
+/// without bf16 units, where libtorch's own convolutions are twice as wide, it was not measured.
 pub fn suits(x: &Tensor, weight: &Tensor, stride: i64, padding: i64, groups: i64) -> bool {
-    let ([_, _, height, width], [outputs, inputs, 3, 3]) = (&x.size()[..], &weight.size()[..])
+    let ([images, _, height, width], [outputs, inputs, 3, 3]) = (&x.size()[..], &weight.size()[..])
     else {
         return false;
     };
-    let plain = [stride, padding, groups] == [1, 1, 1];
     let float32_on_cpu = [x, weight]
         .iter()
         .all(|tensor| tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
-    plain
-        && float32_on_cpu
-        && *inputs >= 32
+    if [stride, padding, groups] != [1, 1, 1] || !float32_on_cpu || !processor_suits() {
+        return false;
+    }
+    let tile = TILE as i64;
+    let tiles = (height + tile - 1) / tile * ((width + tile - 1) / tile);
+    *inputs >= 32
         && *outputs >= 32
-        && height * width >= 16
-        && processor_suits()
+        && tiles * tile * tile <= 2 * height * width
+        && images * tiles >= LEAST_TILES
 }
+
+/// Tiles below which transforming the filters costs what the products save.
+const LEAST_TILES: i64 = 32;
 
 /// The memory of [n, c, h, w] as [n, h, w, c], copied only where it is not laid out so.
 fn channels_last(tensor: &Tensor) -> Tensor {
@@ -95,7 +103,7 @@ fn filled([a, b, c, d]: [usize; 4], fill: impl FnOnce(Shared<f32>)) -> Tensor {
 }
 
 /// Pixels [n, h, w, c] convolved with `weight` [o, 3, 3, i] in either direction: [n, channels, h, w].
-fn convolve_tensors(x: &Tensor, weight: &Tensor, direction: Direction) -> Tensor {
+fn convolve_tensors(x: &Tensor, weight: &Tensor, direction: Direction, threads: usize) -> Tensor {
     let [images, height, width, channels] = sizes(x);
     let [outputs, _, _, inputs] = sizes(weight);
     let filters = Filters::new(values(weight), [outputs, inputs], direction);
@@ -103,17 +111,19 @@ fn convolve_tensors(x: &Tensor, weight: &Tensor, direction: Direction) -> Tensor
     let pixels = Pixels { values: values(x), channels };
     let grid = Grid::new(images, height, width);
     filled([images, height, width, filters.outputs], |y| {
-        convolve_pixels(pixels, &filters, &grid, &y);
+        convolve_pixels(pixels, &filters, &grid, threads, &y);
     })
 }
 
 /// Gradient of the filters from pixels [n, h, w, i] and [n, h, w, o]: [o, i, 3, 3].
-fn filter_gradients(x: &Tensor, gradient: &Tensor) -> Tensor {
+fn filter_gradients(x: &Tensor, gradient: &Tensor, threads: usize) -> Tensor {
     let [[images, height, width, inputs], [.., outputs]] = [sizes(x), sizes(gradient)];
     let grid = Grid::new(images, height, width);
     let x = Pixels { values: values(x), channels: inputs };
     let gradient = Pixels { values: values(gradient), channels: outputs };
-    filled([outputs, 3, 3, inputs], |weight| convolve_gradients(x, gradient, &grid, &weight))
+    filled([outputs, 3, 3, inputs], |weight| {
+        convolve_gradients(x, gradient, &grid, threads, &weight)
+    })
 }
 
 /// Channels handled together.
@@ -697,24 +707,27 @@ struct Blocking {
 }
 
 impl Blocking {
-    fn forward(grid: &Grid, inputs: usize, outputs: usize) -> Blocking {
-        let env = |name: &str, value: usize| {
-            std::env::var(name).ok().and_then(|x| x.parse().ok()).unwrap_or(value)
-        };
-        let _ = inputs;
-        let share = grid.tiles.div_ceil(threads()).max(STEP);
-        Blocking { tiles: env("W_TILES", 48).min(share), outputs: env("W_OUT", 2).min(outputs) }
+    /// At most 48 tiles and 64 outputs, measured from 64@32 to 512@4 (all from 24 to 96 tiles are
+    /// within a few percent); fewer where a block for each thread would not be left.
+    fn new(tiles: usize, outputs: usize, threads: usize) -> Blocking {
+        let share = tiles.div_ceil(threads).max(STEP);
+        Blocking { tiles: BLOCK.min(share), outputs: outputs.min(4) }
     }
 }
 
+/// Tiles in a block: few enough that a block stays in the cache, enough that fetching the filters
+/// for it pays.
+const BLOCK: usize = 48;
+
+/// Threads that libtorch computes with.
 fn threads() -> usize {
     usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1)
 }
 
 /// `x` convolved with `filters`: pixels [n, height, width, inputs] → `y` [n, height, width, outputs].
-fn convolve_pixels(x: Pixels, filters: &Filters, grid: &Grid, y: &Shared<f32>) {
+fn convolve_pixels(x: Pixels, filters: &Filters, grid: &Grid, threads: usize, y: &Shared<f32>) {
     let output_panels = filters.outputs.div_ceil(PANEL);
-    let blocking = Blocking::forward(grid, x.panels(), output_panels);
+    let blocking = Blocking::new(grid.tiles, output_panels, threads);
     let inputs = POSITIONS * Positions::stride(x.panels(), blocking.tiles);
     let products = POSITIONS * Positions::stride(blocking.outputs, blocking.tiles);
     parallel_for(grid.tiles.div_ceil(blocking.tiles), 1, |blocks| {
@@ -827,24 +840,26 @@ impl Sharing {
     /// Sums that all groups together may hold, in rows: 64 MiB.
     const ROWS: usize = 1 << 20;
 
-    fn new(grid: &Grid, inputs: usize, outputs: usize) -> Sharing {
-        let env = |name: &str, value: usize| {
-            std::env::var(name).ok().and_then(|x| x.parse().ok()).unwrap_or(value)
-        };
+    fn new(tiles: usize, inputs: usize, outputs: usize, threads: usize) -> Sharing {
         let each = inputs * outputs * POSITIONS * PANEL;
-        let threads = threads();
-        let groups = (Self::ROWS / each).clamp(1, threads).min(grid.tiles.max(1));
+        // A group with less than a block would spend its time on its sums.
+        let groups = (Self::ROWS / each).min(tiles.div_ceil(BLOCK)).clamp(1, threads);
         let slices = (threads / groups).clamp(1, inputs);
-        let tiles = env("W_WTILES", 96).min(grid.tiles.div_ceil(groups).max(1));
-        Sharing { groups, slices, tiles }
+        Sharing { groups, slices, tiles: BLOCK.min(tiles.div_ceil(groups)).max(1) }
     }
 }
 
 /// Gradient of the filters: pixels [n, height, width, inputs] and [n, height, width, outputs] →
 /// `weight` [outputs, 3, 3, inputs].
-fn convolve_gradients(x: Pixels, gradient: Pixels, grid: &Grid, weight: &Shared<f32>) {
+fn convolve_gradients(
+    x: Pixels,
+    gradient: Pixels,
+    grid: &Grid,
+    threads: usize,
+    weight: &Shared<f32>,
+) {
     let [inputs, outputs] = [x.panels(), gradient.panels()];
-    let sharing = Sharing::new(grid, inputs, outputs);
+    let sharing = Sharing::new(grid.tiles, inputs, outputs, threads);
     let each = POSITIONS * PANEL;
     let group = inputs * outputs * each;
     let mut sums: Vec<Row> = Vec::with_capacity(sharing.groups * group);
@@ -973,5 +988,156 @@ fused! {
                 place.copy_from_slice(&rows[output].0[..width]);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    const OPTIONS: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    /// Normal values from `seed`, in channels-last memory or not.
+    fn normal(shape: [i64; 4], seed: u64, channels_last: bool) -> Tensor {
+        let random = ChaCha8Rng::seed_from_u64(seed);
+        let count = shape.iter().product::<i64>() as usize;
+        let values: Vec<f32> = random.sample_iter(rand_distr::StandardNormal).take(count).collect();
+        let [a, b, c, d] = shape;
+        let values = Tensor::from_slice(&values);
+        match channels_last {
+            true => values.view([a, c, d, b]).permute([0, 3, 1, 2]),
+            false => values.view([a, b, c, d]),
+        }
+    }
+
+    /// Output and both gradients of Σ output · `gradient`, in the precision of `x`.
+    fn three_passes(
+        x: &Tensor,
+        weight: &Tensor,
+        gradient: &Tensor,
+        convolve: impl Fn(&Tensor, &Tensor) -> Tensor,
+    ) -> [Tensor; 3] {
+        let [x, weight] = [x, weight].map(|tensor| tensor.detach().set_requires_grad(true));
+        let output = convolve(&x, &weight);
+        let loss = (&output * gradient).sum(x.kind());
+        let gradients = Tensor::run_backward(&[&loss], &[&x, &weight], false, false);
+        [output.detach(), gradients[0].shallow_clone(), gradients[1].shallow_clone()]
+    }
+
+    fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
+        assert_eq!(found.size(), expected.size());
+        let difference = found.to_kind(Kind::Double) - expected;
+        difference.norm().double_value(&[]) / expected.norm().double_value(&[])
+    }
+
+    /// Compares all three passes with libtorch's in float64.
+    fn check([images, inputs, outputs, height, width]: [i64; 5], seed: u64, channels_last: bool) {
+        let shape = [images, inputs, outputs, height, width];
+        let x = normal([images, inputs, height, width], seed, channels_last);
+        let weight = normal([outputs, inputs, 3, 3], seed + 1, channels_last);
+        let gradient = normal([images, outputs, height, width], seed + 2, channels_last);
+        let found = three_passes(&x, &weight, &gradient, convolve);
+        let [x, weight, gradient] =
+            [x, weight, gradient].map(|tensor| tensor.to_kind(Kind::Double));
+        let expected = three_passes(&x, &weight, &gradient, |x, weight| {
+            x.conv2d(weight, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1)
+        });
+        for (pass, (found, expected)) in ["output", "gradient of input", "gradient of filters"]
+            .iter()
+            .zip(found.iter().zip(&expected))
+        {
+            let error = relative_error(found, expected);
+            assert!(error <= 1e-5, "{pass} of {shape:?}: relative error {error:e}");
+        }
+    }
+
+    #[test]
+    fn all_passes_agree_with_float64() {
+        for (inputs, outputs) in [(3, 64), (32, 32), (64, 64), (100, 36), (512, 512)] {
+            for (height, width) in [(1, 1), (4, 4), (5, 7), (8, 8), (16, 16), (32, 32)] {
+                let images = if inputs == 512 { 1 } else { 3 };
+                check([images, inputs, outputs, height, width], 5, true);
+            }
+        }
+    }
+
+    #[test]
+    fn any_shape_and_layout_agrees_with_float64() {
+        let mut random = ChaCha8Rng::seed_from_u64(11);
+        for seed in 0..60 {
+            let shape = [
+                random.random_range(1..=5),
+                random.random_range(1..=70),
+                random.random_range(1..=70),
+                random.random_range(1..=19),
+                random.random_range(1..=19),
+            ];
+            check(shape, seed, random.random());
+        }
+    }
+
+    #[test]
+    fn repeated_passes_have_equal_bits() {
+        let x = normal([9, 48, 13, 10], 1, true);
+        let weight = normal([80, 48, 3, 3], 2, true);
+        let gradient = normal([9, 80, 13, 10], 3, true);
+        let first = three_passes(&x, &weight, &gradient, convolve);
+        for _ in 0..3 {
+            assert_eq!(three_passes(&x, &weight, &gradient, convolve), first);
+        }
+    }
+
+    #[test]
+    fn any_number_of_threads_gives_the_same_output_and_close_filter_gradients() {
+        let x = channels_last(&normal([9, 48, 13, 10], 1, true));
+        let weight = channels_last(&normal([80, 48, 3, 3], 2, true));
+        let gradient = channels_last(&normal([9, 80, 13, 10], 3, true));
+        let output = convolve_tensors(&x, &weight, Direction::Forward, 1);
+        let filters = filter_gradients(&x, &gradient, 1).to_kind(Kind::Double);
+        for threads in [2, 3, 7, 64] {
+            assert_eq!(convolve_tensors(&x, &weight, Direction::Forward, threads), output);
+            let found = filter_gradients(&x, &gradient, threads);
+            assert!(relative_error(&found, &filters) <= 1e-5);
+        }
+    }
+
+    #[test]
+    fn sums_of_the_filter_gradient_are_shared_out_within_their_bound() {
+        for threads in [1, 2, 3, 16, 100] {
+            for (tiles, panels) in [(1, 1), (16384, 4), (4096, 8), (1024, 16), (256, 32)] {
+                let sharing = Sharing::new(tiles, panels, panels, threads);
+                assert!(sharing.groups * sharing.slices <= threads);
+                let sums = sharing.groups * panels * panels * POSITIONS * PANEL;
+                assert!(sharing.groups == 1 || sums <= Sharing::ROWS);
+            }
+        }
+        let sharing = Sharing::new(256, 32, 32, 16);
+        assert_eq!([sharing.groups, sharing.slices], [1, 16]);
+    }
+
+    #[test]
+    fn an_empty_batch_has_an_empty_output_and_no_gradient() {
+        let x = Tensor::zeros([0, 32, 8, 8], OPTIONS);
+        let weight = normal([32, 32, 3, 3], 1, true);
+        let gradient = Tensor::zeros([0, 32, 8, 8], OPTIONS);
+        let [output, _, filters] = three_passes(&x, &weight, &gradient, convolve);
+        assert_eq!(output.size(), [0, 32, 8, 8]);
+        assert_eq!(filters, Tensor::zeros([32, 32, 3, 3], OPTIONS));
+    }
+
+    #[test]
+    fn only_plain_float32_convolutions_of_many_channels_are_taken() {
+        let x = Tensor::zeros([8, 32, 8, 8], OPTIONS);
+        let weight = Tensor::zeros([32, 32, 3, 3], OPTIONS);
+        assert_eq!(suits(&x, &weight, 1, 1, 1), processor_suits());
+        assert!(!suits(&x, &weight, 2, 1, 1));
+        assert!(!suits(&x, &weight, 1, 0, 1));
+        assert!(!suits(&x, &Tensor::zeros([32, 16, 3, 3], OPTIONS), 1, 1, 2));
+        assert!(!suits(&x, &Tensor::zeros([32, 32, 1, 1], OPTIONS), 1, 1, 1));
+        let half = [&x, &weight].map(|tensor| tensor.to_kind(Kind::BFloat16));
+        assert!(!suits(&half[0], &half[1], 1, 1, 1));
+        assert!(!suits(&Tensor::zeros([8, 32, 1, 64], OPTIONS), &weight, 1, 1, 1));
     }
 }
