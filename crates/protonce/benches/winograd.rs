@@ -1,7 +1,8 @@
 //! 3×3 convolutions by Winograd against libtorch's: `cargo bench -p protonce --bench winograd
 //! [-- WORD]`, where WORD picks the layers whose name contains it.
 //!
-//! The layers are ResNet-18's for 32 px at batch 256 and ResNet-50's for 224 px at batch 32. Each
+//! The layers are ResNet-18's for 32 px at batch 256, ResNet-50's for 224 px at batch 32 and a few of
+//! small batches. Each
 //! number is the best of three passes: milliseconds of processor time (all threads together) and of
 //! wall time, for the forward pass and for each gradient alone.
 
@@ -25,6 +26,10 @@ fn main() {
         ("128@28", 32, 128, 28),
         ("256@14", 32, 256, 14),
         ("512@7", 32, 512, 7),
+        // Few tiles: where transforming the filters takes most of the time.
+        ("few 512@4", 32, 512, 4),
+        ("few 512@4", 64, 512, 4),
+        ("few 512@4", 128, 512, 4),
     ] {
         if name.contains(&wanted) {
             layer(&format!("{name} ×{batch}"), batch, channels, side);
