@@ -4,6 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::normalise::{Activation, BatchNorm, normalise};
 use super::parameters::{BufferId, ParameterId, Parameters};
+use super::winograd;
 
 /// Whose statistics normalise an activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,9 @@ impl Convolution {
     /// precision of `x`.
     pub(super) fn forward(&self, parameters: &Parameters, x: &Tensor) -> Tensor {
         let weight = parameters.get(self.weight).to_kind(x.kind());
+        if winograd::suits(x, &weight, self.stride, self.padding, self.groups) {
+            return winograd::convolve(x, &weight);
+        }
         x.conv2d(
             &weight,
             None::<&Tensor>,

@@ -12,6 +12,7 @@ mod layers;
 mod normalise;
 mod parameters;
 mod resnet;
+pub mod winograd;
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
