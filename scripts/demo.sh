@@ -16,7 +16,7 @@ if [ -z "$data" ]; then
 fi
 
 rm -rf "$out"
-# A small network on small images: about five minutes on two cores. $SETTINGS come last and win.
+# A small network on small images: about four minutes on two cores. $SETTINGS come last and win.
 # shellcheck disable=SC2086
 "$protonce" pretrain "$data" --out "$out" --preset small \
     --stem imagenet --image-size 64 --eval-resize 64 --flip-probability 0 \
@@ -29,8 +29,9 @@ cat <<TEXT
 What you see
   $out/prototypes.png  Each row is a prototype, a group of images that the network found by
                        itself: the largest first, the most typical images to the left.
-  $out/loss.png        How the losses fell while it learned. The step up is where the
-                       prototypes join in.
+  $out/loss.png        The losses while it learned; the step up is where the prototypes join
+                       in. They need not fall: the better the encoder, the harder the
+                       negatives it is given. The accuracy below them is what should rise.
 TEXT
 if [ -n "$evaluation" ]; then
     cat <<'TEXT'
