@@ -182,10 +182,12 @@ pub struct Config {
 }
 
 /// Settings that may differ between a run and its continuation: they change how fast it goes or
-/// what it writes, or are changed on purpose (`epochs`), but never what a finished step was.
-const CHANGEABLE: [&str; 12] = [
+/// what it writes, or are changed on purpose (`epochs`, and `lr` after a divergence), but never what a
+/// finished step was.
+const CHANGEABLE: [&str; 13] = [
     "data",
     "epochs",
+    "lr",
     "max-bad",
     "device",
     "threads",
