@@ -7,8 +7,10 @@
 //! Images are float32 [batch, 3, height, width] in channels-last memory, as `views` makes them.
 
 mod autograd;
+mod descent;
 mod extract;
 mod layers;
+mod memory;
 mod normalise;
 mod parameters;
 mod resnet;
@@ -17,6 +19,7 @@ pub mod winograd;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+pub use descent::Descent;
 pub use extract::{Extracted, Output, extract, image_tensor};
 pub use layers::Mode;
 pub use normalise::{Activation, BatchNorm, normalise};
@@ -322,9 +325,7 @@ impl MomentumPair {
     /// θ' ← mθ' + (1 − m)θ. Parameters only: the momentum encoder's batch-norm statistics move by
     /// its own forward pass.
     pub fn update_momentum(&mut self, momentum: f64) {
-        let theta = self.encoder.parameters.theta();
-        let _guard = tch::no_grad_guard();
-        let _ = self.momentum_encoder.parameters.theta_mut().lerp_(theta, 1.0 - momentum);
+        self.momentum_encoder.parameters.follow(&self.encoder.parameters, momentum);
     }
 
     /// Keys of the key views, without gradient: [batch, 3, height, width] → [batch, dim].

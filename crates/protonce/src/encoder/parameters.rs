@@ -6,6 +6,7 @@ use rand_distr::{Distribution, Normal, Uniform};
 use tch::{Device, Kind, Tensor};
 
 use super::EncoderError;
+use super::descent::{Descent, follow};
 
 /// Where a parameter stands in [`Parameters`].
 #[derive(Debug, Clone, Copy)]
@@ -131,9 +132,15 @@ impl Parameters {
         &self.theta
     }
 
-    /// θ, to be changed in place; the named parameters change with it.
-    pub fn theta_mut(&mut self) -> &mut Tensor {
-        &mut self.theta
+    /// One step of gradient descent on θ; the named parameters change with it. `velocity` and
+    /// `gradient` are laid out as θ.
+    pub fn descend(&mut self, velocity: &mut Tensor, gradient: &Tensor, descent: Descent) {
+        descent.step(&mut self.theta, velocity, gradient);
+    }
+
+    /// Moves θ towards that of `leader`, keeping `momentum` of its own.
+    pub(super) fn follow(&mut self, leader: &Parameters, momentum: f64) {
+        follow(&mut self.theta, &leader.theta, momentum);
     }
 
     /// ∂loss/∂θ laid out as θ: float32 [parameters].

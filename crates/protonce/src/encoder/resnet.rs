@@ -4,7 +4,7 @@
 
 use tch::Tensor;
 
-use super::layers::{Convolution, Linear, Mode, Normalisation, pool};
+use super::layers::{Convolution, Linear, Mode, Normalisation, max_pool, pool};
 use super::normalise::Activation;
 use super::parameters::Parameters;
 use super::{Architecture, EncoderConfig, Head, Stem};
@@ -185,7 +185,7 @@ impl ResNet {
     pub(super) fn features(&self, parameters: &Parameters, images: &Tensor, mode: Mode) -> Tensor {
         let mut x = self.stem.forward(parameters, images, None, Activation::Relu, mode);
         if self.max_pool {
-            x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
+            x = max_pool(&x);
         }
         for block in &self.blocks {
             x = block.forward(parameters, &x, mode);

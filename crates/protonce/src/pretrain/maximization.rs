@@ -12,7 +12,7 @@ use super::event::Measures;
 use super::run_folder::{NamedTensors, RunError};
 use super::{PretrainError, Purpose, random_key};
 use crate::contrast::{Queue, info_nce, proto_nce, sample_negatives};
-use crate::encoder::{MomentumPair, Precision, image_tensor};
+use crate::encoder::{Descent, MomentumPair, Precision, image_tensor};
 use crate::prototypes::Prototypes;
 use crate::views::Batch;
 use crate::world::World;
@@ -98,7 +98,12 @@ impl Trainer {
         // Gradient descent with momentum and weight decay on all of θ.
         let gradient = self.pair.encoder.parameters().gradient(&loss);
         let gradient = self.world.all_reduce_mean(gradient);
-        self.descend(&gradient, learning_rate);
+        let descent = Descent {
+            learning_rate,
+            momentum: config.sgd_momentum,
+            weight_decay: config.weight_decay,
+        };
+        self.pair.encoder.parameters_mut().descend(&mut self.velocity, &gradient, descent);
 
         self.queue.enqueue(&self.world.all_gather(keys));
         Sums::of(
@@ -112,16 +117,6 @@ impl Trainer {
             ],
             self.device,
         )
-    }
-
-    /// v ← μv + (g + λθ), θ ← θ − ηv.
-    fn descend(&mut self, gradient: &Tensor, learning_rate: f64) {
-        let _guard = tch::no_grad_guard();
-        let theta = self.pair.encoder.parameters_mut().theta_mut();
-        self.velocity *= self.config.sgd_momentum;
-        self.velocity += gradient;
-        self.velocity += &*theta * self.config.weight_decay;
-        *theta -= &self.velocity * learning_rate;
     }
 
     /// The query encoder under torchvision's names, and everything else that resuming needs.

@@ -21,7 +21,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::autograd::{differentiable, gradients_wanted, parallel_for};
 use super::layers::Mode;
-use kernels::{BFloat16, Element, Line};
+use super::memory::{BFloat16, Element, elements, elements_mut};
+use kernels::Line;
 
 /// What follows a normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -544,36 +545,6 @@ fn per_channel(parameter: &Tensor, cut: &Cut) -> Vec<f32> {
     let parameter = parameter.detach().contiguous();
     assert_eq!(parameter.numel(), cut.channels, "one parameter a channel");
     elements::<f32>(&parameter).to_vec()
-}
-
-/// The elements of a dense tensor on the CPU, in the order of memory.
-fn elements<T: Element>(tensor: &Tensor) -> &[T] {
-    assert_dense::<T>(tensor);
-    // SAFETY: dense, on the CPU and of `T`'s kind, so `numel` initialised elements lie there
-    // (or zeroed or stale ones, which are numbers too); libtorch aligns to 64 bytes and views to
-    // whole elements. The tensor keeps the memory alive while it is borrowed, and whoever writes to
-    // it in this module has it borrowed mutably.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<T>(), tensor.numel()) }
-}
-
-/// The elements of a dense tensor on the CPU, to be written.
-fn elements_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
-    assert_dense::<T>(tensor);
-    // SAFETY: as in `elements`. Nobody else reads the memory meanwhile: the tensor was made here, or
-    // `normalise` asked its caller for sole use, or it is a running statistic, of which no slice
-    // is held anywhere.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<T>(), tensor.numel()) }
-}
-
-fn assert_dense<T: Element>(tensor: &Tensor) {
-    assert!(
-        tensor.device() == Device::Cpu
-            && tensor.kind() == T::KIND
-            && tensor.is_contiguous()
-            && tensor.numel() > 0,
-        "not dense {:?} on the CPU: {tensor:?}",
-        T::KIND
-    );
 }
 
 #[cfg(test)]
