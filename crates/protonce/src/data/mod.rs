@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use argument::{Container, Location};
 
@@ -224,6 +225,38 @@ impl Dataset {
             }
         }
         self.select(&chosen)
+    }
+
+    /// Hands `digest` what tells these images from others without reading them: their names and
+    /// order, their stored lengths and when they were last modified.
+    ///
+    /// What was computed of the images can be kept under a hash of it. A file that is gone has no
+    /// length; reading it will say so.
+    pub fn describe(&self, digest: &mut dyn FnMut(&[u8])) {
+        let mut file = |metadata: Option<std::fs::Metadata>| {
+            let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
+            let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            let length = metadata.map_or(0, |metadata| metadata.len());
+            digest(&length.to_le_bytes());
+            digest(&since.map_or(0, |since| since.as_nanos()).to_le_bytes());
+        };
+        match &*self.index.source {
+            Source::Files { base } => {
+                for index in 0..self.len() {
+                    file(base.join(self.name(index)).metadata().ok());
+                }
+            }
+            Source::Archive { file: archive, .. } => {
+                file(archive.metadata().ok());
+                for extent in &self.index.extents {
+                    digest(&extent.offset.to_le_bytes());
+                }
+            }
+        }
+        for index in 0..self.len() {
+            digest(self.name(index).as_bytes());
+            digest(b"\0");
+        }
     }
 
     /// Sixteen hexadecimal digits that change when a name, a label or the order changes.

@@ -4,36 +4,7 @@
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
-use crate::data::Dataset;
 use crate::encoder::normalise_rows;
-
-/// What can be wrong with an evaluation.
-#[derive(Debug, thiserror::Error)]
-pub enum TransferError {
-    /// Images that cannot be found.
-    #[error(transparent)]
-    Data(#[from] crate::data::DataError),
-    /// A set of images has no labels.
-    #[error("{name} has no labels: expected one folder of images a class, or a list with labels")]
-    NoLabels {
-        /// The data argument.
-        name: String,
-    },
-    /// A class of the test images that no training image has.
-    #[error(
-        "class \"{class}\" of {test} does not exist in {train}: expected the same class folders in both (training has {known})"
-    )]
-    UnknownClass {
-        /// The class.
-        class: String,
-        /// The test images' data argument.
-        test: String,
-        /// The training images' data argument.
-        train: String,
-        /// The classes that exist.
-        known: String,
-    },
-}
 
 /// The options of a weighted kNN.
 #[derive(Debug, Clone)]
@@ -100,35 +71,4 @@ pub fn knn_accuracy(
         .zip(correct)
         .map(|(&k, correct)| KnnAccuracy { k, top1: correct * percent })
         .collect()
-}
-
-/// The labels of both sets in the numbering of `train`'s classes.
-///
-/// # Errors
-/// When either set lacks labels or `test` has a class that `train` lacks.
-pub fn common_labels(
-    train: &Dataset,
-    test: &Dataset,
-) -> Result<(Vec<i64>, Vec<i64>), TransferError> {
-    let labels = |set: &Dataset| {
-        set.labels().ok_or_else(|| TransferError::NoLabels { name: set.argument().to_owned() })
-    };
-    let (train_labels, test_labels) = (labels(train)?, labels(test)?);
-    let known = train.classes();
-    let mut number = Vec::new();
-    for class in test.classes() {
-        match known.binary_search(class) {
-            Ok(found) => number.push(found as i64),
-            Err(_) => {
-                return Err(TransferError::UnknownClass {
-                    class: class.clone(),
-                    test: test.argument().to_owned(),
-                    train: train.argument().to_owned(),
-                    known: known.join(", "),
-                });
-            }
-        }
-    }
-    let test_labels = test_labels.into_iter().map(|label| number[label as usize]).collect();
-    Ok((train_labels, test_labels))
 }

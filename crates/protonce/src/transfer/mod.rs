@@ -1,5 +1,17 @@
 //! What a representation is worth: features and labels in, accuracies out.
+//!
+//! Enters: a [`FrozenEncoder`] and labelled images, whose features are computed once and kept. Leaves:
+//! one figure an evaluation. [`knn_accuracy`] trains nothing; [`Logistic`] trains a linear classifier on
+//! frozen features.
 
+mod error;
+mod features;
 mod knn;
+mod labels;
+mod logistic;
 
-pub use knn::{Knn, KnnAccuracy, TransferError, common_labels, knn_accuracy};
+pub use error::TransferError;
+pub use features::{FeatureCache, FrozenEncoder};
+pub use knn::{Knn, KnnAccuracy, knn_accuracy};
+pub use labels::common_labels;
+pub use logistic::{LinearClassifier, Logistic, LogisticFit, TopAccuracy, top_accuracy};

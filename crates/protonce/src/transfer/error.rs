@@ -1,0 +1,66 @@
+//! What can be wrong with an evaluation.
+
+use crate::data::DataError;
+use crate::views::LoaderError;
+
+/// An evaluation that cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// Images that cannot be found.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Images that cannot be loaded.
+    #[error(transparent)]
+    Loader(#[from] LoaderError),
+    /// A set of images has no labels.
+    #[error("{name} has no labels: expected one folder of images a class, or a list with labels")]
+    NoLabels {
+        /// The data argument.
+        name: String,
+    },
+    /// A class of the test images that no training image has.
+    #[error(
+        "class \"{class}\" of {test} does not exist in {train}: expected the same class folders in both (training has {known})"
+    )]
+    UnknownClass {
+        /// The class.
+        class: String,
+        /// The test images' data argument.
+        test: String,
+        /// The training images' data argument.
+        train: String,
+        /// The classes that exist.
+        known: String,
+    },
+    /// There is nothing to tell apart.
+    #[error("{name} has one class only, \"{class}\": expected two or more to tell apart")]
+    OneClass {
+        /// The data argument.
+        name: String,
+        /// The class.
+        class: String,
+    },
+    /// Not one image of a set could be read.
+    #[error("not one image of {name} can be read: look at it with `protonce data check`")]
+    NoFeatures {
+        /// The data argument.
+        name: String,
+    },
+    /// Features that are not numbers, as those of an encoder that diverged.
+    #[error("the features of {name} are not finite: expected the weights of a run that converged")]
+    NotFinite {
+        /// The data argument.
+        name: String,
+    },
+    /// An option out of range.
+    #[error("\"{option}\" is {found}: expected {expected}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        found: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+}
