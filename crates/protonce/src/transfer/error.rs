@@ -41,6 +41,26 @@ pub enum TransferError {
         /// The class.
         class: String,
     },
+    /// A class with fewer training images than were to be drawn.
+    #[error(
+        "class \"{class}\" has {found} training images: expected {needed} or more; ask for fewer shots"
+    )]
+    TooFewShots {
+        /// The class.
+        class: String,
+        /// Training images it has.
+        found: usize,
+        /// Training images it needs.
+        needed: usize,
+    },
+    /// A class that no test image is of.
+    #[error(
+        "no test image is of class \"{class}\": expected one or more, for its precision to be measured"
+    )]
+    NotTested {
+        /// The class.
+        class: String,
+    },
     /// Not one image of a set could be read.
     #[error("not one image of {name} can be read: look at it with `protonce data check`")]
     NoFeatures {

@@ -9,9 +9,11 @@ mod features;
 mod knn;
 mod labels;
 mod logistic;
+mod svm;
 
 pub use error::TransferError;
 pub use features::{FeatureCache, FrozenEncoder};
 pub use knn::{Knn, KnnAccuracy, knn_accuracy};
 pub use labels::common_labels;
 pub use logistic::{LinearClassifier, Logistic, LogisticFit, TopAccuracy, top_accuracy};
+pub use svm::{Plane, Rows, Svm, SvmMeasure, SvmResult, SvmSet, average_precision, svm_results};
