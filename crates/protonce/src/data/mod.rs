@@ -10,10 +10,13 @@
 
 mod archive;
 mod argument;
+mod benchmark;
 mod error;
 mod folder;
 mod list;
+mod raw;
 
+pub use benchmark::{Benchmark, LAYOUTS, Labelled, MultiLabel, Splits, open_benchmark};
 pub use error::DataError;
 
 use std::fs::File;
@@ -23,6 +26,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use argument::{Container, Location};
+use raw::RawFiles;
 
 /// Extensions that mark a file in a folder or an archive as an image, in any case.
 ///
@@ -63,6 +67,8 @@ enum Source {
     Files { base: PathBuf },
     /// One archive, read at an [`Extent`].
     Archive { file: File, path: PathBuf },
+    /// Bare pixels; an image's name is its number.
+    Raw(RawFiles),
 }
 
 /// Where an image lies inside a larger file, in bytes.
@@ -99,7 +105,11 @@ impl Dataset {
             Container::Archive => archive::list(&path, subfolder.as_deref())?,
             Container::List => list::list(&path, subfolder.as_deref())?,
         };
-        Ok(Dataset { index: Arc::new(Index::new(argument, source, entries)) })
+        Ok(Dataset::new(argument, source, entries))
+    }
+
+    fn new(argument: &str, source: Source, entries: Vec<Entry>) -> Dataset {
+        Dataset { index: Arc::new(Index::new(argument, source, entries)) }
     }
 
     /// Number of images.
@@ -173,6 +183,10 @@ impl Dataset {
                 bytes.resize(length, 0);
                 archive::read_exact_at(file, bytes, extent.offset).map_err(unreadable)?;
             }
+            Source::Raw(raw) => {
+                let missing = || DataError::Missing { path: name.into() };
+                raw.read(name.parse().map_err(|_| missing())?, bytes)?;
+            }
         }
         Ok(())
     }
@@ -190,7 +204,7 @@ impl Dataset {
             name_ends.push(names.len());
         }
         let extents = match &*from.source {
-            Source::Files { .. } => Vec::new(),
+            Source::Files { .. } | Source::Raw(_) => Vec::new(),
             Source::Archive { .. } => indices.iter().map(|&index| from.extents[index]).collect(),
         };
         Dataset {
@@ -252,6 +266,7 @@ impl Dataset {
                     digest(&extent.offset.to_le_bytes());
                 }
             }
+            Source::Raw(raw) => raw.files.iter().for_each(|(raw, _)| file(raw.metadata().ok())),
         }
         for index in 0..self.len() {
             digest(self.name(index).as_bytes());

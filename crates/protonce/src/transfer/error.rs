@@ -1,6 +1,9 @@
 //! What can be wrong with an evaluation.
 
+use std::path::PathBuf;
+
 use crate::data::DataError;
+use crate::encoder::EncoderError;
 use crate::views::LoaderError;
 
 /// An evaluation that cannot be made.
@@ -13,6 +16,9 @@ pub enum TransferError {
     /// Images that cannot be loaded.
     #[error(transparent)]
     Loader(#[from] LoaderError),
+    /// Weights that do not fit.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
     /// A set of images has no labels.
     #[error("{name} has no labels: expected one folder of images a class, or a list with labels")]
     NoLabels {
@@ -72,6 +78,30 @@ pub enum TransferError {
     NotFinite {
         /// The data argument.
         name: String,
+    },
+    /// Fine-tuning whose loss is no number.
+    #[error("fine-tuning diverged in epoch {epoch}: use smaller learning rates")]
+    Diverged {
+        /// The epoch, from 1.
+        epoch: usize,
+    },
+    /// A list that names images that are not there.
+    #[error(
+        "{} names \"{name}\", which {data} does not have ({missing} of {total} are missing): expected \
+         the names of its training images",
+        list.display()
+    )]
+    NotListed {
+        /// The list.
+        list: PathBuf,
+        /// The first missing name.
+        name: String,
+        /// How many are missing.
+        missing: usize,
+        /// How many are named.
+        total: usize,
+        /// The data argument.
+        data: String,
     },
     /// An option out of range.
     #[error("\"{option}\" is {found}: expected {expected}")]

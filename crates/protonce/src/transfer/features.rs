@@ -23,6 +23,7 @@ use crate::views::{Loader, Unreadable, ViewConfig};
 pub struct FrozenEncoder {
     encoder: Encoder,
     views: ViewConfig,
+    precision: Precision,
     /// Hash of the weights, shapes and arithmetic.
     digest: Sha256,
 }
@@ -62,7 +63,7 @@ impl FrozenEncoder {
             digest.update(name);
             digest.update(bytes_of(&tensor));
         }
-        FrozenEncoder { encoder, views: weights.views.clone(), digest }
+        FrozenEncoder { encoder, views: weights.views.clone(), precision, digest }
     }
 
     /// The encoder.
@@ -73,6 +74,11 @@ impl FrozenEncoder {
     /// The images it wants.
     pub fn views(&self) -> &ViewConfig {
         &self.views
+    }
+
+    /// Its arithmetic.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Features or embeddings of the centre crops of `images`, out of `cache` or computed

@@ -1,5 +1,5 @@
-//! Weighted k-nearest-neighbour classification (Wu et al. 2018, §3.4), which needs no training and
-//! so tells at any moment of a run how good the representation is.
+//! Weighted k-nearest-neighbour classification (Wu et al. 2018, §3.4) and retrieval, which need no
+//! training and so tell at any moment of a run how good the representation is.
 
 use serde::Serialize;
 use tch::{Kind, Tensor};
@@ -30,6 +30,15 @@ pub struct KnnAccuracy {
     pub top1: f64,
 }
 
+/// How often the first k images found hold one of the query's class.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Recall {
+    /// Images found.
+    pub k: i64,
+    /// Share of queries, in percent.
+    pub recall: f64,
+}
+
 /// Classifies each query by its nearest rows of the bank.
 ///
 /// `bank`: [n, dim] features of labelled images, `bank_labels`: int64 [n] in 0..`classes`;
@@ -41,34 +50,79 @@ pub fn knn_accuracy(
     (queries, query_labels): (&Tensor, &Tensor),
     classes: i64,
 ) -> Vec<KnnAccuracy> {
-    // Similarities held at a time: a block of queries against the whole bank.
-    const BLOCK: i64 = 1 << 24;
-    let _guard = tch::no_grad_guard();
-    let (bank, queries) = (normalise_rows(bank), normalise_rows(queries));
-    let (bank_size, query_count) = (bank.size()[0], queries.size()[0]);
-    let most = options.neighbours.iter().copied().max().unwrap_or(1).clamp(1, bank_size);
-    let block = (BLOCK / bank_size).max(1);
     let mut correct = vec![0.0; options.neighbours.len()];
-    for start in (0..query_count).step_by(block as usize) {
-        let length = block.min(query_count - start);
-        let similarity = queries.narrow(0, start, length).matmul(&bank.tr());
-        let (similarity, neighbour) = similarity.topk(most, 1, true, true);
-        let vote = bank_labels.index_select(0, &neighbour.view([-1])).view_as(&neighbour);
-        let weight = (similarity / options.temperature).exp();
+    nearest(bank, queries, most(&options.neighbours), &mut |start, similarity, neighbour| {
+        let (length, found) = similarity.size2().unwrap_or((0, 0));
+        let vote = bank_labels.index_select(0, &neighbour.view([-1])).view_as(neighbour);
+        // Summed in float64: hundreds of votes whose order must not matter.
+        let weight = (similarity.to_kind(Kind::Double) / options.temperature).exp();
         let truth = query_labels.narrow(0, start, length);
         for (&k, correct) in options.neighbours.iter().zip(&mut correct) {
-            let k = k.clamp(1, most);
-            let score = Tensor::zeros([length, classes], (Kind::Float, bank.device()));
+            let k = k.clamp(1, found);
+            let score = Tensor::zeros([length, classes], (Kind::Double, bank.device()));
             let score = score.scatter_add(1, &vote.narrow(1, 0, k), &weight.narrow(1, 0, k));
             let right = score.argmax(1, false).eq_tensor(&truth);
             *correct += right.sum(Kind::Double).double_value(&[]);
         }
+    });
+    let percent = 100.0 / queries.size()[0].max(1) as f64;
+    let counts = options.neighbours.iter().zip(correct);
+    counts.map(|(&k, correct)| KnnAccuracy { k, top1: correct * percent }).collect()
+}
+
+/// Looks each query up in the bank; arguments as for [`knn_accuracy`].
+pub fn recall(
+    counts: &[i64],
+    (bank, bank_labels): (&Tensor, &Tensor),
+    (queries, query_labels): (&Tensor, &Tensor),
+) -> Vec<Recall> {
+    let mut hits = vec![0.0; counts.len()];
+    nearest(bank, queries, most(counts), &mut |start, similarity, neighbour| {
+        let (length, found) = similarity.size2().unwrap_or((0, 0));
+        let label = bank_labels.index_select(0, &neighbour.view([-1])).view_as(neighbour);
+        let same = label.eq_tensor(&query_labels.narrow(0, start, length).unsqueeze(1));
+        for (&k, hits) in counts.iter().zip(&mut hits) {
+            let any = same.narrow(1, 0, k.clamp(1, found)).any_dim(1, false);
+            *hits += any.sum(Kind::Double).double_value(&[]);
+        }
+    });
+    let percent = 100.0 / queries.size()[0].max(1) as f64;
+    counts.iter().zip(hits).map(|(&k, hits)| Recall { k, recall: hits * percent }).collect()
+}
+
+/// The `count` rows of the bank most similar to each query, the most similar first: cosine
+/// similarities, float32 [m, count], and row numbers, int64 [m, count]. Never more than the bank has.
+pub fn neighbours(bank: &Tensor, queries: &Tensor, count: i64) -> (Tensor, Tensor) {
+    let (mut similarities, mut rows) = (Vec::new(), Vec::new());
+    nearest(bank, queries, count, &mut |_, similarity, neighbour| {
+        similarities.push(similarity.shallow_clone());
+        rows.push(neighbour.shallow_clone());
+    });
+    (Tensor::cat(&similarities, 0), Tensor::cat(&rows, 0))
+}
+
+fn most(counts: &[i64]) -> i64 {
+    counts.iter().copied().max().unwrap_or(1)
+}
+
+/// Exact search, a block of queries at a time against the whole bank. `visit` is handed a block's first
+/// query, its similarities [block, count] and its neighbours [block, count].
+fn nearest(
+    bank: &Tensor,
+    queries: &Tensor,
+    count: i64,
+    visit: &mut dyn FnMut(i64, &Tensor, &Tensor),
+) {
+    // Similarities held at a time.
+    const BLOCK: i64 = 1 << 24;
+    let _guard = tch::no_grad_guard();
+    let (bank, queries) = (normalise_rows(bank), normalise_rows(queries));
+    let (bank_size, query_count) = (bank.size()[0], queries.size()[0]);
+    let block = (BLOCK / bank_size.max(1)).max(1);
+    for start in (0..query_count).step_by(block as usize) {
+        let length = block.min(query_count - start);
+        let similarity = queries.narrow(0, start, length).matmul(&bank.tr());
+        let (similarity, neighbour) = similarity.topk(count.clamp(1, bank_size), 1, true, true);
+        visit(start, &similarity, &neighbour);
     }
-    let percent = 100.0 / query_count.max(1) as f64;
-    options
-        .neighbours
-        .iter()
-        .zip(correct)
-        .map(|(&k, correct)| KnnAccuracy { k, top1: correct * percent })
-        .collect()
 }
