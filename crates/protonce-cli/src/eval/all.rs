@@ -70,7 +70,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         outcomes.iter().map(|outcome| (outcome.name.to_owned(), outcome.json.clone())).collect();
     let rows = outcomes.into_iter().flat_map(|outcome| outcome.rows).collect();
     let outcome = Outcome { name: "all", rows, json: Value::Object(json) };
-    outcome.show(benchmark, &subject.name(), subject.json);
+    outcome.show(&prepared);
     Ok(())
 }
 

@@ -23,7 +23,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let prepared = arguments.subject.prepare(&arguments.images)?;
     let outcome = measure(&prepared, arguments.clusters, arguments.subject.seed)?;
-    outcome.show(prepared.split.benchmark, &arguments.subject.name(), arguments.subject.json);
+    outcome.show(&prepared);
     Ok(())
 }
 

@@ -59,7 +59,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(file) = &arguments.picture {
         draw(&prepared, output, arguments.queries, file)?;
     }
-    outcome.show(prepared.split.benchmark, &arguments.subject.name(), arguments.subject.json);
+    outcome.show(&prepared);
     Ok(())
 }
 

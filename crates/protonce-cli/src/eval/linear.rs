@@ -79,7 +79,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             descend(&prepared, &options)?
         }
     };
-    outcome.show(prepared.split.benchmark, &arguments.subject.name(), arguments.subject.json);
+    outcome.show(&prepared);
     Ok(())
 }
 

@@ -6,6 +6,8 @@ use protonce::data::Benchmark;
 use protonce::transfer::published;
 use serde_json::{Value, json};
 
+use super::Prepared;
+
 /// One figure.
 pub struct Row {
     /// The name of the evaluation, the same as in the published figures.
@@ -40,22 +42,27 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Prints the table on stderr, or the JSON on stdout.
-    pub fn show(&self, benchmark: Benchmark, subject: &str, as_json: bool) {
-        eprint!("{}", table(&self.rows, benchmark, subject));
-        if as_json {
-            let published: Vec<Value> = self
-                .rows
-                .iter()
-                .flat_map(|row| published(benchmark, &row.evaluation))
-                .map(|figure| json!(figure))
-                .collect();
-            let mut object = json!({ self.name: self.json, "benchmark": benchmark });
-            if !published.is_empty() {
-                object["published"] = json!(published);
-            }
-            println!("{object}");
+    /// Prints the table on stderr and, if asked, the JSON on stdout.
+    pub fn show(&self, prepared: &Prepared) {
+        let benchmark = prepared.split.benchmark;
+        eprint!("{}", table(&self.rows, benchmark, &prepared.subject.name()));
+        if !prepared.subject.json {
+            return;
         }
+        let mut object = json!({ self.name: self.json, "benchmark": benchmark });
+        let figures = self.rows.iter().flat_map(|row| published(benchmark, &row.evaluation));
+        let figures: Vec<Value> = figures.map(|figure| json!(figure)).collect();
+        if !figures.is_empty() {
+            object["published"] = json!(figures);
+        }
+        let (images, time) = prepared.computed.get();
+        if images > 0 {
+            let seconds = time.as_secs_f64();
+            object["extraction"] = json!({
+                "images": images, "seconds": seconds, "images_per_second": images as f64 / seconds,
+            });
+        }
+        println!("{object}");
     }
 }
 

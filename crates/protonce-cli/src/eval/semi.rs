@@ -61,7 +61,7 @@ impl Default for Options {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let prepared = arguments.subject.prepare(&arguments.images)?;
     let outcome = measure(&prepared, &arguments.options, &arguments.subject)?;
-    outcome.show(prepared.split.benchmark, &arguments.subject.name(), arguments.subject.json);
+    outcome.show(&prepared);
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! Whose features are evaluated, and how they are computed.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -69,12 +70,16 @@ impl Subject {
         let weights = read_weights(&self.weights)?;
         let precision = Precision::fastest_on(device);
         let encoder = match self.untrained {
-            true => FrozenEncoder::untrained(&weights, precision, device, self.seed),
+            true => {
+                let (config, views) = (&weights.encoder, &weights.views);
+                FrozenEncoder::untrained(config, views, precision, device, self.seed)
+            }
             false => FrozenEncoder::load(&weights, precision, device)?,
         };
         let split = images.open()?;
         let (features, embeddings) = Default::default();
-        Ok(Prepared { subject: self, encoder, split, features, embeddings })
+        let computed = Cell::default();
+        Ok(Prepared { subject: self, encoder, split, features, embeddings, computed })
     }
 
     fn cache(&self) -> Option<FeatureCache> {
@@ -92,11 +97,13 @@ impl Subject {
 
 /// What an evaluation starts from.
 pub struct Prepared<'a> {
-    subject: &'a Subject,
+    pub subject: &'a Subject,
     pub encoder: FrozenEncoder,
     pub split: Split,
     features: OnceCell<Features>,
     embeddings: OnceCell<Features>,
+    /// Images whose features were computed, not found in the cache, and the time that took.
+    pub computed: Cell<(usize, Duration)>,
 }
 
 /// Features of training and test images, on the encoder's device, and which image each row is of.
@@ -155,15 +162,23 @@ impl Prepared<'_> {
         output: Output,
     ) -> anyhow::Result<(Vec<i64>, Tensor)> {
         let bar = progress_bar(&format!("{what}: features"), images.len(), "images")?;
+        let (begin, mut last) = (Instant::now(), 0);
         let extracted = self.encoder.extract(
             images,
             output,
             self.subject.batch_size,
             self.subject.cache().as_ref(),
-            &mut |done| bar.set_position(done as u64),
+            &mut |done| {
+                last = done;
+                bar.set_position(done as u64);
+            },
             &mut |warning| bar.suspend(|| eprintln!("warning: {warning}")),
         )?;
         bar.finish_and_clear();
+        if last > 0 {
+            let (images, time) = self.computed.get();
+            self.computed.set((images + last, time + begin.elapsed()));
+        }
         extracted.unreadable.iter().for_each(skipped);
         Ok((extracted.images, extracted.rows))
     }

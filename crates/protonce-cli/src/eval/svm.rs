@@ -51,7 +51,7 @@ impl Options {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let prepared = arguments.subject.prepare(&arguments.images)?;
     let outcome = measure(&prepared, &arguments.options, arguments.subject.seed)?;
-    outcome.show(prepared.split.benchmark, &arguments.subject.name(), arguments.subject.json);
+    outcome.show(&prepared);
     Ok(())
 }
 

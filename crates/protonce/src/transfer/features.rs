@@ -15,7 +15,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::TransferError;
 use crate::data::Dataset;
-use crate::encoder::{Encoder, EncoderError, Extracted, Output, Precision, extract};
+use crate::encoder::{Encoder, EncoderConfig, EncoderError, Extracted, Output, Precision, extract};
 use crate::pretrain::{Weights, load_encoder, replace};
 use crate::views::{Loader, Unreadable, ViewConfig};
 
@@ -39,31 +39,31 @@ impl FrozenEncoder {
         device: Device,
     ) -> Result<FrozenEncoder, EncoderError> {
         let encoder = load_encoder(weights, precision, device)?;
-        Ok(FrozenEncoder::new(encoder, weights, precision))
+        Ok(FrozenEncoder::new(encoder, &weights.views, precision))
     }
 
-    /// The architecture of `weights` with parameters drawn afresh: what an evaluation gives before
-    /// anything was learnt.
+    /// An encoder whose parameters are drawn afresh: what an evaluation gives before anything was
+    /// learnt.
     pub fn untrained(
-        weights: &Weights,
+        config: &EncoderConfig,
+        views: &ViewConfig,
         precision: Precision,
         device: Device,
         seed: u64,
     ) -> FrozenEncoder {
-        let encoder = Encoder::new(&weights.encoder, precision, device, seed);
-        FrozenEncoder::new(encoder, weights, precision)
+        FrozenEncoder::new(Encoder::new(config, precision, device, seed), views, precision)
     }
 
-    fn new(encoder: Encoder, weights: &Weights, precision: Precision) -> FrozenEncoder {
+    fn new(encoder: Encoder, views: &ViewConfig, precision: Precision) -> FrozenEncoder {
         let mut digest = Sha256::new();
         // The version, because another may compute other features from the same weights.
         digest.update(concat!(env!("CARGO_PKG_VERSION"), "\0"));
-        digest.update(format!("{:?} {precision:?}\0", weights.encoder));
+        digest.update(format!("{:?} {precision:?}\0", encoder.config()));
         for (name, tensor) in encoder.parameters().named_tensors() {
             digest.update(name);
             digest.update(bytes_of(&tensor));
         }
-        FrozenEncoder { encoder, views: weights.views.clone(), precision, digest }
+        FrozenEncoder { encoder, views: views.clone(), precision, digest }
     }
 
     /// The encoder.
