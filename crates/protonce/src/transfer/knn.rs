@@ -54,8 +54,7 @@ pub fn knn_accuracy(
     nearest(bank, queries, most(&options.neighbours), &mut |start, similarity, neighbour| {
         let (length, found) = similarity.size2().unwrap_or((0, 0));
         let vote = bank_labels.index_select(0, &neighbour.view([-1])).view_as(neighbour);
-        // Summed in float64: hundreds of votes whose order must not matter.
-        let weight = (similarity.to_kind(Kind::Double) / options.temperature).exp();
+        let weight = (similarity / options.temperature).exp();
         let truth = query_labels.narrow(0, start, length);
         for (&k, correct) in options.neighbours.iter().zip(&mut correct) {
             let k = k.clamp(1, found);
@@ -91,7 +90,7 @@ pub fn recall(
 }
 
 /// The `count` rows of the bank most similar to each query, the most similar first: cosine
-/// similarities, float32 [m, count], and row numbers, int64 [m, count]. Never more than the bank has.
+/// similarities, float64 [m, count], and row numbers, int64 [m, count]. Never more than the bank has.
 pub fn neighbours(bank: &Tensor, queries: &Tensor, count: i64) -> (Tensor, Tensor) {
     let (mut similarities, mut rows) = (Vec::new(), Vec::new());
     nearest(bank, queries, count, &mut |_, similarity, neighbour| {
@@ -106,23 +105,36 @@ fn most(counts: &[i64]) -> i64 {
 }
 
 /// Exact search, a block of queries at a time against the whole bank. `visit` is handed a block's first
-/// query, its similarities [block, count] and its neighbours [block, count].
+/// query, its similarities [block, count] in float64 and its neighbours [block, count].
+///
+/// float32 products find a few candidates more than asked for, and float64 ones put them in order:
+/// two rows that float32 cannot tell apart would otherwise change places.
 fn nearest(
     bank: &Tensor,
     queries: &Tensor,
     count: i64,
     visit: &mut dyn FnMut(i64, &Tensor, &Tensor),
 ) {
-    // Similarities held at a time.
+    // Similarities, and numbers of candidates' rows, held at a time.
     const BLOCK: i64 = 1 << 24;
+    const SPARE: i64 = 32;
     let _guard = tch::no_grad_guard();
-    let (bank, queries) = (normalise_rows(bank), normalise_rows(queries));
-    let (bank_size, query_count) = (bank.size()[0], queries.size()[0]);
-    let block = (BLOCK / bank_size.max(1)).max(1);
+    let (bank_size, dim) = bank.size2().unwrap_or((1, 1));
+    let query_count = queries.size()[0];
+    let count = count.clamp(1, bank_size);
+    let candidates = (count + SPARE).min(bank_size);
+    let block = (BLOCK / bank_size.max(candidates * dim).max(1)).max(1);
+    let (unit_bank, unit_queries) = (normalise_rows(bank), normalise_rows(queries));
+    let unit = |rows: &Tensor| normalise_rows(&rows.to_kind(Kind::Double));
     for start in (0..query_count).step_by(block as usize) {
         let length = block.min(query_count - start);
-        let similarity = queries.narrow(0, start, length).matmul(&bank.tr());
-        let (similarity, neighbour) = similarity.topk(count.clamp(1, bank_size), 1, true, true);
-        visit(start, &similarity, &neighbour);
+        let similarity = unit_queries.narrow(0, start, length).matmul(&unit_bank.tr());
+        let (_, candidate) = similarity.topk(candidates, 1, true, false);
+        // rows [block, candidates, dim] times queries [block, dim, 1].
+        let rows = unit(&bank.index_select(0, &candidate.view([-1])));
+        let rows = rows.view([length, candidates, dim]);
+        let exact = rows.bmm(&unit(&queries.narrow(0, start, length)).unsqueeze(2)).squeeze_dim(2);
+        let (similarity, place) = exact.topk(count, 1, true, true);
+        visit(start, &similarity, &candidate.gather(1, &place, false));
     }
 }
