@@ -156,7 +156,7 @@ def peer_extraction(data, folder, count, batch):
     model.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
     model.maxpool, model.fc = torch.nn.Identity(), torch.nn.Identity()
     model = model.eval().to(memory_format=torch.channels_last)
-    loader = torch.utils.data.DataLoader(Images(), batch_size=batch, num_workers=arguments_workers())
+    loader = torch.utils.data.DataLoader(Images(), batch_size=batch, num_workers=min(2, os.cpu_count() or 1))
     begin, seen = time.perf_counter(), 0
     with torch.inference_mode():
         for images in loader:
@@ -164,15 +164,11 @@ def peer_extraction(data, folder, count, batch):
     return seen / (time.perf_counter() - begin)
 
 
-def arguments_workers():
-    return min(2, os.cpu_count() or 1)
-
-
 def our_extraction(weights, data, folder, count):
-    """Images per second of `protonce eval`, whose start-up and classifier are timed apart and taken off."""
-    per_class = count // 10
+    """Images per second of the feature extraction of `protonce eval`, from encoded bytes to features, as it reports itself; the
+    test images come on top of `count`."""
     command = [str(ROOT / "target/release/protonce"), "eval", "linear", "--weights", weights, "--train", f"{data}#{folder}",
-               "--test", f"{data}#test/airplane", "--no-cache", "--per-class", str(per_class), "--c", "1", "--json"]
+               "--test", f"{data}#test", "--no-cache", "--per-class", str(count // 10), "--c", "1", "--json"]
     output = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return output["extraction"]["images_per_second"]
 

@@ -6,6 +6,7 @@ use protonce::prototypes::KMeans;
 use protonce::transfer::{Agreement, agreement};
 use serde_json::json;
 
+use super::subject::while_turning;
 use super::{Images, Outcome, Prepared, Row, Subject};
 
 #[derive(Args)]
@@ -31,7 +32,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 pub fn measure(prepared: &Prepared, clusters: i64, seed: u64) -> anyhow::Result<Outcome> {
     let features = prepared.labelled(Output::Features)?;
     let clusters = if clusters == 0 { features.classes } else { clusters };
-    let clustering = KMeans::default().fit(&normalise_rows(&features.test), clusters, seed)?;
+    let rows = normalise_rows(&features.test);
+    let clustering = while_turning("k-means", || KMeans::default().fit(&rows, clusters, seed))??;
     let labels = Vec::<i64>::try_from(&features.test_labels)?;
     let found = Vec::<i64>::try_from(&clustering.assignment)?;
     let found = agreement(&labels, &found);

@@ -12,7 +12,7 @@ use protonce::transfer::{Knn, knn_accuracy, neighbours, recall};
 use protonce::views::decode;
 use serde_json::json;
 
-use super::subject::OutputChoice;
+use super::subject::{OutputChoice, while_turning};
 use super::{Images, Outcome, Prepared, Row, Subject};
 
 #[derive(Args)]
@@ -65,12 +65,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 pub fn measure(prepared: &Prepared, options: &Knn, output: Output) -> anyhow::Result<Outcome> {
     let features = prepared.labelled(output)?;
-    let accuracies = knn_accuracy(
-        options,
-        (&features.train, &features.train_labels),
-        (&features.test, &features.test_labels),
-        features.classes,
-    );
+    let bank = (&features.train, &features.train_labels);
+    let queries = (&features.test, &features.test_labels);
+    let accuracies = while_turning("nearest neighbours", || {
+        knn_accuracy(options, bank, queries, features.classes)
+    })?;
     let rows = accuracies.iter().map(|found| Row::new(format!("kNN k {}", found.k), found.top1));
     Ok(Outcome { name: "knn", rows: rows.collect(), json: json!(accuracies) })
 }

@@ -5,7 +5,7 @@ use protonce::encoder::{Output, normalise_rows};
 use protonce::transfer::{Logistic, Probe, Step, TopAccuracy, top_accuracy};
 use serde_json::{Value, json};
 
-use super::subject::{progress_bar, skipped};
+use super::subject::{progress_bar, skipped, while_turning};
 use super::{Images, Outcome, Prepared, Row, Subject};
 
 #[derive(Args)]
@@ -92,8 +92,10 @@ pub fn measure(prepared: &Prepared, exact: &Exact) -> anyhow::Result<Outcome> {
     }
     let (train, labels, classes) = (&features.train, &features.train_labels, features.classes);
     let options = Logistic::default();
-    let (c, held_out) = options.choose(train, labels, classes, &exact.c)?;
-    let Some(fit) = options.sweep(train, labels, classes, &[c]).pop() else {
+    let (c, held_out) =
+        while_turning("choosing C", || options.choose(train, labels, classes, &exact.c))??;
+    let fits = while_turning("logistic regression", || options.sweep(train, labels, classes, &[c]));
+    let Some(fit) = fits?.pop() else {
         anyhow::bail!("no strength of regularisation was given: expected --c");
     };
     if !fit.converged {

@@ -195,6 +195,16 @@ pub fn progress_bar(what: &str, length: usize, unit: &str) -> anyhow::Result<Pro
     Ok(ProgressBar::new(length as u64).with_style(ProgressStyle::with_template(&template)?))
 }
 
+/// Turns on stderr while `work` goes on whose length nobody knows.
+pub fn while_turning<T>(what: &str, work: impl FnOnce() -> T) -> anyhow::Result<T> {
+    let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}")?;
+    let bar = ProgressBar::new_spinner().with_style(style).with_message(what.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let result = work();
+    bar.finish_and_clear();
+    Ok(result)
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 pub enum OutputChoice {
     Features,

@@ -7,6 +7,7 @@ use protonce::transfer::{Rows, Svm, SvmMeasure, SvmSet, svm_results};
 use serde_json::json;
 
 use super::images::Labels;
+use super::subject::while_turning;
 use super::{Images, Outcome, Prepared, Row, Subject};
 
 #[derive(Args)]
@@ -103,13 +104,16 @@ pub fn measure(prepared: &Prepared, options: &Options, seed: u64) -> anyhow::Res
     let (mut rows, mut results) = (Vec::new(), Vec::new());
     for shots in shots {
         let drawn = (shots, options.runs, seed);
-        let found = svm_results(&svm, (&train, &test), classes, measure, drawn, &options.c)?;
+        let name = match shots {
+            None => "SVM full".to_owned(),
+            Some(1) => "SVM 1 shot".to_owned(),
+            Some(shots) => format!("SVM {shots} shots"),
+        };
+        let found = while_turning(&name, || {
+            svm_results(&svm, (&train, &test), classes, measure, drawn, &options.c)
+        })??;
         for result in found {
-            let mut name = match result.shots {
-                None => "SVM full".to_owned(),
-                Some(1) => "SVM 1 shot".to_owned(),
-                Some(shots) => format!("SVM {shots} shots"),
-            };
+            let mut name = name.clone();
             if options.c.len() > 1 {
                 name.push_str(&format!(", C {}", result.c));
             }

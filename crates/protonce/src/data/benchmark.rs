@@ -371,7 +371,10 @@ fn raw_files(
         let file = File::open(&path).map_err(unreadable)?;
         let length = file.metadata().map_err(unreadable)?.len() as usize;
         let count = length / stride;
-        if length % stride != 0 || count == 0 || images.is_some_and(|images| images != count) {
+        if !length.is_multiple_of(stride)
+            || count == 0
+            || images.is_some_and(|images| images != count)
+        {
             return Err(DataError::Layout {
                 path,
                 problem: format!("has {length} bytes, which is no whole number of images"),

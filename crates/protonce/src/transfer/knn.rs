@@ -115,26 +115,42 @@ fn nearest(
     count: i64,
     visit: &mut dyn FnMut(i64, &Tensor, &Tensor),
 ) {
-    // Similarities, and numbers of candidates' rows, held at a time.
+    // Similarities held at a time, and numbers of candidates' rows: these should stay in the
+    // processor's cache.
     const BLOCK: i64 = 1 << 24;
+    const ROWS: i64 = 1 << 20;
     const SPARE: i64 = 32;
     let _guard = tch::no_grad_guard();
     let (bank_size, dim) = bank.size2().unwrap_or((1, 1));
     let query_count = queries.size()[0];
     let count = count.clamp(1, bank_size);
     let candidates = (count + SPARE).min(bank_size);
-    let block = (BLOCK / bank_size.max(candidates * dim).max(1)).max(1);
+    let block = (BLOCK / bank_size).max(1);
+    let group = (ROWS / (candidates * dim).max(1)).max(1);
     let (unit_bank, unit_queries) = (normalise_rows(bank), normalise_rows(queries));
-    let unit = |rows: &Tensor| normalise_rows(&rows.to_kind(Kind::Double));
+    // The floor is that of `normalise_rows`.
+    let length_of = |rows: &Tensor| {
+        let squares = rows.to_kind(Kind::Double).square();
+        squares.sum_dim_intlist([1].as_slice(), false, Kind::Double).sqrt().clamp_min(1e-12)
+    };
+    let (bank_length, query_length) = (length_of(bank), length_of(queries));
     for start in (0..query_count).step_by(block as usize) {
         let length = block.min(query_count - start);
         let similarity = unit_queries.narrow(0, start, length).matmul(&unit_bank.tr());
         let (_, candidate) = similarity.topk(candidates, 1, true, false);
-        // rows [block, candidates, dim] times queries [block, dim, 1].
-        let rows = unit(&bank.index_select(0, &candidate.view([-1])));
-        let rows = rows.view([length, candidates, dim]);
-        let exact = rows.bmm(&unit(&queries.narrow(0, start, length)).unsqueeze(2)).squeeze_dim(2);
-        let (similarity, place) = exact.topk(count, 1, true, true);
+        let mut exact = Vec::new();
+        for first in (0..length).step_by(group as usize) {
+            let number = group.min(length - first);
+            let chosen = candidate.narrow(0, first, number).reshape([-1]);
+            // rows [group, candidates, dim] times queries [group, dim, 1].
+            let rows = bank.index_select(0, &chosen).to_kind(Kind::Double);
+            let query = queries.narrow(0, start + first, number).to_kind(Kind::Double);
+            let product = rows.view([number, candidates, dim]).bmm(&query.unsqueeze(2));
+            let lengths = bank_length.index_select(0, &chosen).view([number, candidates]);
+            let own = query_length.narrow(0, start + first, number).unsqueeze(1);
+            exact.push(product.squeeze_dim(2) / (lengths * own));
+        }
+        let (similarity, place) = Tensor::cat(&exact, 0).topk(count, 1, true, true);
         visit(start, &similarity, &candidate.gather(1, &place, false));
     }
 }

@@ -103,7 +103,7 @@ impl Logistic {
         for c in strengths {
             let round = Round::new(&problem, c);
             let start = round.shrink(&weight, &bias);
-            let minimum = self.minimise(start, &mut |point| round.evaluate(point));
+            let minimum = self.minimise(start, &|point| round.evaluate(point));
             (weight, bias) = round.stretch(&minimum.point);
             fits.push(LogisticFit {
                 c,
@@ -158,11 +158,7 @@ impl Logistic {
     }
 
     /// L-BFGS with a backtracking line search.
-    fn minimise(
-        &self,
-        start: Vec<f64>,
-        evaluate: &mut dyn FnMut(&[f64]) -> (f64, Vec<f64>),
-    ) -> Minimum {
+    fn minimise(&self, start: Vec<f64>, evaluate: &Objective) -> Minimum {
         // Pairs of steps and gradient changes that stand for the curvature.
         const MEMORY: usize = 12;
         const SUFFICIENT: f64 = 1e-4;
@@ -230,6 +226,9 @@ fn tenth_of_each_class(labels: &Tensor) -> (Tensor, Tensor) {
     let place = |rows: &[i64]| Tensor::from_slice(rows).to_device(labels.device());
     (place(&fitted), place(&held_out))
 }
+
+/// A function's value and gradient at a point.
+type Objective<'a> = dyn Fn(&[f64]) -> (f64, Vec<f64>) + 'a;
 
 struct Minimum {
     point: Vec<f64>,
