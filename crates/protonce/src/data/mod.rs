@@ -10,18 +10,23 @@
 
 mod archive;
 mod argument;
+mod benchmark;
 mod error;
 mod folder;
 mod list;
+mod raw;
 
+pub use benchmark::{Benchmark, LAYOUTS, Labelled, MultiLabel, Splits, open_benchmark};
 pub use error::DataError;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use argument::{Container, Location};
+use raw::RawFiles;
 
 /// Extensions that mark a file in a folder or an archive as an image, in any case.
 ///
@@ -62,6 +67,8 @@ enum Source {
     Files { base: PathBuf },
     /// One archive, read at an [`Extent`].
     Archive { file: File, path: PathBuf },
+    /// Bare pixels; an image's name is its number.
+    Raw(RawFiles),
 }
 
 /// Where an image lies inside a larger file, in bytes.
@@ -98,7 +105,11 @@ impl Dataset {
             Container::Archive => archive::list(&path, subfolder.as_deref())?,
             Container::List => list::list(&path, subfolder.as_deref())?,
         };
-        Ok(Dataset { index: Arc::new(Index::new(argument, source, entries)) })
+        Ok(Dataset::new(argument, source, entries))
+    }
+
+    fn new(argument: &str, source: Source, entries: Vec<Entry>) -> Dataset {
+        Dataset { index: Arc::new(Index::new(argument, source, entries)) }
     }
 
     /// Number of images.
@@ -172,6 +183,10 @@ impl Dataset {
                 bytes.resize(length, 0);
                 archive::read_exact_at(file, bytes, extent.offset).map_err(unreadable)?;
             }
+            Source::Raw(raw) => {
+                let missing = || DataError::Missing { path: name.into() };
+                raw.read(name.parse().map_err(|_| missing())?, bytes)?;
+            }
         }
         Ok(())
     }
@@ -189,7 +204,7 @@ impl Dataset {
             name_ends.push(names.len());
         }
         let extents = match &*from.source {
-            Source::Files { .. } => Vec::new(),
+            Source::Files { .. } | Source::Raw(_) => Vec::new(),
             Source::Archive { .. } => indices.iter().map(|&index| from.extents[index]).collect(),
         };
         Dataset {
@@ -224,6 +239,39 @@ impl Dataset {
             }
         }
         self.select(&chosen)
+    }
+
+    /// Hands `digest` what tells these images from others without reading them: their names and
+    /// order, their stored lengths and when they were last modified.
+    ///
+    /// What was computed of the images can be kept under a hash of it. A file that is gone has no
+    /// length; reading it will say so.
+    pub fn describe(&self, digest: &mut dyn FnMut(&[u8])) {
+        let mut file = |metadata: Option<std::fs::Metadata>| {
+            let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
+            let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            let length = metadata.map_or(0, |metadata| metadata.len());
+            digest(&length.to_le_bytes());
+            digest(&since.map_or(0, |since| since.as_nanos()).to_le_bytes());
+        };
+        match &*self.index.source {
+            Source::Files { base } => {
+                for index in 0..self.len() {
+                    file(base.join(self.name(index)).metadata().ok());
+                }
+            }
+            Source::Archive { file: archive, .. } => {
+                file(archive.metadata().ok());
+                for extent in &self.index.extents {
+                    digest(&extent.offset.to_le_bytes());
+                }
+            }
+            Source::Raw(raw) => raw.files.iter().for_each(|(raw, _)| file(raw.metadata().ok())),
+        }
+        for index in 0..self.len() {
+            digest(self.name(index).as_bytes());
+            digest(b"\0");
+        }
     }
 
     /// Sixteen hexadecimal digits that change when a name, a label or the order changes.

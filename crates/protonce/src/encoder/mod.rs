@@ -274,6 +274,12 @@ impl Encoder {
         normalise_rows(&self.network.project(&self.parameters, features))
     }
 
+    /// What the head gives before normalisation; with a linear head of one output a class, the
+    /// scores of a classifier: [batch, 3, height, width] → float32 [batch, dim].
+    pub fn scores(&self, images: &Tensor, mode: Mode) -> Tensor {
+        self.network.project(&self.parameters, &self.features(images, mode))
+    }
+
     /// L2-normalised embeddings of images: [batch, 3, height, width] → float32 [batch, dim].
     pub fn embed(&self, images: &Tensor, mode: Mode) -> Tensor {
         self.project(&self.features(images, mode))

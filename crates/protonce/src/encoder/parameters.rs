@@ -113,7 +113,7 @@ impl Parameters {
     }
 
     /// Makes every parameter a leaf that gradients are computed for.
-    pub(super) fn track_gradients(&mut self) {
+    pub fn track_gradients(&mut self) {
         for view in &mut self.views {
             let _ = view.requires_grad_(true);
         }

@@ -31,6 +31,7 @@ use crate::transfer::{Knn, TransferError, common_labels, knn_accuracy};
 use crate::views::{Loader, LoaderError, Unreadable};
 use crate::world::World;
 use maximization::{Sums, Trainer};
+pub(crate) use run_folder::replace;
 use run_folder::{NamedTensors, Position};
 
 /// What can stop a run.

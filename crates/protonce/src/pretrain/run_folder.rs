@@ -373,22 +373,23 @@ fn write_tensors(file: &Path, tensors: &NamedTensors) -> Result<(), RunError> {
         .map(|(name, tensor)| (name.clone(), tensor.to_device(Device::Cpu).contiguous()))
         .collect();
     replace(file, |scratch| Tensor::write_safetensors(&tensors, scratch).map_err(io::Error::other))
+        .map_err(write_error(file))
 }
 
 fn write_file(file: &Path, contents: &[u8]) -> Result<(), RunError> {
-    replace(file, |scratch| fs::write(scratch, contents))
+    replace(file, |scratch| fs::write(scratch, contents)).map_err(write_error(file))
 }
 
 /// Has `write` fill a file beside `file`, forces it to disk and renames it into place.
-fn replace(file: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), RunError> {
-    let failed = |source| RunError::Write { path: file.to_owned(), source };
+pub(crate) fn replace(file: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let folder = file.parent().unwrap_or(Path::new("."));
-    let scratch = folder.join(format!(".{name}"));
-    write(&scratch).map_err(failed)?;
-    File::open(&scratch).and_then(|file| file.sync_all()).map_err(failed)?;
-    fs::rename(&scratch, file).map_err(failed)?;
-    sync_folder(folder).map_err(failed)
+    // Of this process, so that two that write the same file never share a half-written one.
+    let scratch = folder.join(format!(".{name}.{}", std::process::id()));
+    write(&scratch)?;
+    File::open(&scratch).and_then(|file| file.sync_all())?;
+    fs::rename(&scratch, file)?;
+    sync_folder(folder)
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -195,7 +195,7 @@ fn majority<'a>(members: &[usize], labels: Labels<'a>) -> Option<(&'a str, f64)>
 }
 
 /// The whole image, as large as a square of this side allows, centred on white.
-fn fit(image: &RgbImage, side: u32) -> RgbImage {
+pub(super) fn fit(image: &RgbImage, side: u32) -> RgbImage {
     let longest = image.width().max(image.height());
     if image.width() == 0 || image.height() == 0 {
         return unreadable(side);

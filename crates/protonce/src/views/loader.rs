@@ -88,8 +88,8 @@ pub struct Loader {
 /// Which views are made.
 #[derive(Clone, Copy, Debug)]
 enum Mode {
-    /// Two random views an image.
-    Training { seed: u64, epoch: u64 },
+    /// So many random views an image.
+    Training { seed: u64, epoch: u64, views: usize },
     /// The centre crop.
     Evaluation,
 }
@@ -97,7 +97,7 @@ enum Mode {
 impl Mode {
     fn views(self) -> usize {
         match self {
-            Mode::Training { .. } => 2,
+            Mode::Training { views, .. } => views,
             Mode::Evaluation => 1,
         }
     }
@@ -117,7 +117,22 @@ impl Loader {
         epoch: u64,
         threads: usize,
     ) -> Result<Loader, LoaderError> {
-        Loader::start(dataset, config, plan, Mode::Training { seed, epoch }, threads)
+        Loader::start(dataset, config, plan, Mode::Training { seed, epoch, views: 2 }, threads)
+    }
+
+    /// One random view an image, otherwise as [`Loader::training`].
+    ///
+    /// # Errors
+    /// When a setting is out of range, an index is not in the data set or no thread can be started.
+    pub fn single(
+        dataset: Arc<Dataset>,
+        config: ViewConfig,
+        plan: Vec<Vec<usize>>,
+        seed: u64,
+        epoch: u64,
+        threads: usize,
+    ) -> Result<Loader, LoaderError> {
+        Loader::start(dataset, config, plan, Mode::Training { seed, epoch, views: 1 }, threads)
     }
 
     /// Centre crops of the batches of image indices in `plan`. `threads` 0 means one a core.
@@ -478,7 +493,7 @@ impl Maker {
         decode_into(&self.bytes, &mut self.image).map_err(|error| error.to_string())?;
         for (view, slot) in task.slots.iter_mut().enumerate() {
             match shared.mode {
-                Mode::Training { seed, epoch } => {
+                Mode::Training { seed, epoch, .. } => {
                     let (width, height) = (self.image.width, self.image.height);
                     let mut random = ViewRandom::new(seed, epoch, task.index as u64, view as u64);
                     let parameters =
@@ -528,7 +543,7 @@ mod tests {
     fn threads_run_ahead_no_further_than_memory_allows() {
         let plan = |batch: usize| vec![vec![0; batch]; 10];
         let ahead = |size, batch, threads| {
-            let mode = Mode::Training { seed: 0, epoch: 0 };
+            let mode = Mode::Training { seed: 0, epoch: 0, views: 2 };
             batches_ahead(&ViewConfig::v2(size), &plan(batch), mode, threads)
         };
         assert_eq!(ahead(32, 256, 2), 4);

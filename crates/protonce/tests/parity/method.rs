@@ -4,7 +4,7 @@ use protonce::contrast::{Duplicates, info_nce, proto_nce};
 use protonce::encoder::normalise_rows;
 use protonce::pretrain::Config;
 use protonce::prototypes::{ConcentrationOptions, KMeans, Prototypes, concentration};
-use protonce::transfer::{Knn, knn_accuracy};
+use protonce::transfer::{Knn, Rows, Svm, average_precision, knn_accuracy};
 use tch::{Kind, Tensor};
 
 use crate::fixtures::{Tensors, load};
@@ -90,6 +90,30 @@ fn weighted_knn_is_the_reference() {
     for found in knn_accuracy(&options, (&bank, &bank_labels), (&queries, &labels), classes) {
         assert!((found.top1 - expected_of(found.k)).abs() < 0.1, "{found:?}");
     }
+}
+
+#[test]
+fn support_vector_machines_are_the_published_ones() {
+    let fixture = Tensors::load("svm.safetensors");
+    let rows = |name: &str| Rows::as_they_are(&fixture.get(name));
+    let (train, test) = (rows("train.features"), rows("test.features"));
+    let positive = |name: &str, class: i64| -> Vec<bool> {
+        Vec::try_from(fixture.get(name).select(1, class).gt(0)).unwrap()
+    };
+    let classes = fixture.get("train.labels").size()[1];
+    let planes: Vec<Vec<bool>> = (0..classes).map(|c| positive("train.labels", c)).collect();
+    let mut precisions = Vec::new();
+    for (class, plane) in Svm::default().fit_classes(&train, &planes).iter().enumerate() {
+        let decisions = plane.decisions(&test);
+        let expected = fixture.get("decision").select(1, class as i64).to_kind(Kind::Double);
+        close("decision", &Tensor::from_slice(&decisions), &expected, 1e-3);
+        let found = average_precision(&decisions, &positive("test.labels", class as i64)).unwrap();
+        let expected = fixture.get("average_precision").double_value(&[class as i64]);
+        assert!((found - expected).abs() <= 1e-4, "class {class}: {found}, {expected}");
+        precisions.push(found);
+    }
+    let mean = precisions.iter().sum::<f64>() / classes as f64;
+    assert!((mean - fixture.get("mean_ap").double_value(&[0])).abs() <= 1e-4, "{mean}");
 }
 
 #[test]
