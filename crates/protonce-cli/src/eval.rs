@@ -8,9 +8,9 @@ use indicatif::ProgressBar;
 use protonce::data::Dataset;
 use protonce::device::device;
 use protonce::encoder::{Encoder, Output, Precision, extract};
-use protonce::pretrain::{load_encoder, read_weights};
 use protonce::transfer::{Knn, common_labels, knn_accuracy};
 use protonce::views::{Loader, ViewConfig};
+use protonce::weights::Weights;
 use tch::Tensor;
 
 #[derive(Subcommand)]
@@ -21,7 +21,7 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct KnnArguments {
-    /// A run folder, or one of its checkpoints.
+    /// A run folder, one of its checkpoints, a safetensors file or a .pth of PyTorch.
     #[arg(long, value_name = "W")]
     weights: PathBuf,
     /// Labelled images whose nearest neighbours vote.
@@ -54,9 +54,18 @@ pub struct KnnArguments {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum OutputChoice {
+pub enum OutputChoice {
     Features,
     Embeddings,
+}
+
+impl From<OutputChoice> for Output {
+    fn from(choice: OutputChoice) -> Output {
+        match choice {
+            OutputChoice::Features => Output::Features,
+            OutputChoice::Embeddings => Output::Embeddings,
+        }
+    }
 }
 
 pub fn run(command: &Command) -> anyhow::Result<()> {
@@ -67,8 +76,8 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
 
 fn knn(arguments: &KnnArguments) -> anyhow::Result<()> {
     let device = device(&arguments.device)?;
-    let weights = read_weights(&arguments.weights)?;
-    let encoder = load_encoder(&weights, Precision::fastest_on(device), device)?;
+    let weights = Weights::read(&arguments.weights)?;
+    let encoder = weights.load(Precision::fastest_on(device), device)?;
     let train = Dataset::open(&arguments.train)?;
     let train = match arguments.per_class {
         0 => train,
@@ -100,10 +109,7 @@ fn labelled(
     labels: &[i64],
     arguments: &KnnArguments,
 ) -> anyhow::Result<(Tensor, Tensor)> {
-    let output = match arguments.output {
-        OutputChoice::Features => Output::Features,
-        OutputChoice::Embeddings => Output::Embeddings,
-    };
+    let output = arguments.output.into();
     let indices: Vec<usize> = (0..dataset.len()).collect();
     let batches = indices.chunks(arguments.batch_size.max(1)).map(<[usize]>::to_vec).collect();
     let bar = ProgressBar::new(indices.len() as u64);

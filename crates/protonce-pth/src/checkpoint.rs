@@ -196,7 +196,8 @@ impl<R: Read + Seek> Checkpoint<R> {
         let no_keys = || PthError::Tensor("the storages are not listed".to_owned());
         for key in keys.root().items().ok_or_else(no_keys)? {
             let key = key.as_str().ok_or_else(no_keys)?;
-            let cut = || PthError::Tensor(format!("storage {key:?} lies beyond the end of the file"));
+            let cut =
+                || PthError::Tensor(format!("storage {key:?} lies beyond the end of the file"));
             let &(dtype, count) = sizes.get(key).ok_or_else(|| {
                 PthError::Tensor(format!("storage {key:?} is listed but belongs to no tensor"))
             })?;
@@ -268,9 +269,10 @@ impl<R: Read + Seek> Checkpoint<R> {
             return Err(wrong("larger than the file"));
         }
         if count != Some(0) {
-            let last = shape.iter().zip(&strides).try_fold(view.offset, |last, (&side, &stride)| {
-                last.checked_add((side - 1).checked_mul(stride)?)
-            });
+            let last =
+                shape.iter().zip(&strides).try_fold(view.offset, |last, (&side, &stride)| {
+                    last.checked_add((side - 1).checked_mul(stride)?)
+                });
             if last.is_none_or(|last| last >= view.count) {
                 return Err(wrong("it reaches beyond its storage"));
             }
@@ -367,7 +369,9 @@ fn guess(head: &[u8]) -> &'static str {
         [] => "an empty file",
         [0x1f, 0x8b, ..] => "a gzip file",
         [b'<', ..] => "an HTML or XML page, as a failed download leaves",
-        _ if head.get(257..262) == Some(b"ustar") => "a tar archive, as PyTorch wrote before 0.1.10",
+        _ if head.get(257..262) == Some(b"ustar") => {
+            "a tar archive, as PyTorch wrote before 0.1.10"
+        }
         _ if head.iter().all(|byte| byte.is_ascii() && *byte != 0) => "a text file",
         _ => "a file of another kind",
     }

@@ -46,11 +46,24 @@ enum Object {
     Set(Vec<Id>),
     Global(Global),
     /// A stretch of numbers outside the pickle.
-    Storage { dtype: Dtype, key: Span, count: u64 },
+    Storage {
+        dtype: Dtype,
+        key: Span,
+        count: u64,
+    },
     /// A view of a storage; `shape` and `strides` are tuples, checked when a tensor is asked for.
-    Tensor { storage: Id, offset: Id, shape: Id, strides: Id },
+    Tensor {
+        storage: Id,
+        offset: Id,
+        shape: Id,
+        strides: Id,
+    },
     /// A plain Python object: what it was made from and, where there is one, its state.
-    Plain { class: PlainClass, arguments: Id, state: Option<Id> },
+    Plain {
+        class: PlainClass,
+        arguments: Id,
+        state: Option<Id>,
+    },
 }
 
 /// A name that the pickle may ask for. None of them is ever called.
@@ -634,7 +647,9 @@ impl<'a> Machine<'a> {
                 self.position += slice.len();
                 Ok(slice)
             }
-            None => Err(self.wrong(format!("{length} bytes are promised, {} are left", left.len()))),
+            None => {
+                Err(self.wrong(format!("{length} bytes are promised, {} are left", left.len())))
+            }
         }
     }
 
@@ -943,7 +958,8 @@ mod tests {
     #[test]
     fn containers_and_numbers_come_out_as_they_went_in() {
         // pickle.dumps({"a": [1, -2, 300, 70000, 2.5, None, True], "b": ("x", b"y")}, 2..=4), by hand
-        let bytes = b"\x80\x04}(X\x01\x00\x00\x00a](K\x01J\xfe\xff\xff\xffM\x2c\x01J\x70\x11\x01\x00\
+        let bytes =
+            b"\x80\x04}(X\x01\x00\x00\x00a](K\x01J\xfe\xff\xff\xffM\x2c\x01J\x70\x11\x01\x00\
             G\x40\x04\x00\x00\x00\x00\x00\x00N\x88e\x8c\x01b\x8c\x01xC\x01y\x86u.";
         let pickle = parse(bytes).unwrap();
         let list: Vec<String> =

@@ -138,7 +138,10 @@ fn mutate(seed: &[u8], random: &mut Random) -> Vec<u8> {
                 file[at..at + length].copy_from_slice(&number[8 - length..]);
             }
             // An instruction in a strange place.
-            4 => file.insert(at, b".(012NJKMGXBCaelt)]}dsuqrhjcR\x81bQiIoP\x8a\x8b\x93\x94"[random.below(38)]),
+            4 => file.insert(
+                at,
+                b".(012NJKMGXBCaelt)]}dsuqrhjcR\x81bQiIoP\x8a\x8b\x93\x94"[random.below(38)],
+            ),
             5 => {
                 let length = random.below(40).min(file.len() - at);
                 file.drain(at..at + length);
@@ -200,10 +203,8 @@ fn archive(pickle: &[u8]) -> Vec<u8> {
     let mut zip = Vec::new();
     let padding = "x".repeat(pickle.len());
     let data = [1; 16];
-    let root = Item::Dict(vec![
-        (&padding, Item::Int(0)),
-        ("t", Item::Tensor(Dtype::F32, &[4], &data)),
-    ]);
+    let root =
+        Item::Dict(vec![(&padding, Item::Int(0)), ("t", Item::Tensor(Dtype::F32, &[4], &data))]);
     write_zip(&mut zip, "a", &root).unwrap();
     let start = zip.windows(2).position(|two| two == b"\x80\x02").unwrap();
     let length = u32::from_le_bytes(zip[18..22].try_into().unwrap()) as usize;

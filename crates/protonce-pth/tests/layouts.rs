@@ -23,13 +23,9 @@ fn numbers(dtype: Dtype, bytes: &[u8]) -> Vec<f64> {
     };
     let chunks = bytes.chunks(dtype.size() as usize);
     match dtype {
-        Dtype::F32 => {
-            chunks.map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect()
-        }
+        Dtype::F32 => chunks.map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
         Dtype::F16 => chunks.map(|b| half(u16::from_le_bytes(b.try_into().unwrap()))).collect(),
-        Dtype::I64 => {
-            chunks.map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect()
-        }
+        Dtype::I64 => chunks.map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
         other => panic!("{other:?} does not occur"),
     }
 }

@@ -17,6 +17,10 @@ pub mod pretrain;
 
 pub mod transfer;
 
+pub mod weights;
+
+pub mod embeddings;
+
 pub mod report;
 
 pub mod device;

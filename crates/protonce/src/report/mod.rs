@@ -13,10 +13,12 @@ mod canvas;
 mod error;
 mod events;
 mod loss_curve;
+mod neighbour_grid;
 mod prototype_grid;
 mod save;
 
 pub use error::ReportError;
 pub use loss_curve::loss_curve;
+pub use neighbour_grid::{Shown, neighbour_grid};
 pub use prototype_grid::{Labels, PrototypeGrid, prototype_grid};
 pub use save::save_png;

@@ -195,7 +195,7 @@ fn majority<'a>(members: &[usize], labels: Labels<'a>) -> Option<(&'a str, f64)>
 }
 
 /// The whole image, as large as a square of this side allows, centred on white.
-fn fit(image: &RgbImage, side: u32) -> RgbImage {
+pub(super) fn fit(image: &RgbImage, side: u32) -> RgbImage {
     let longest = image.width().max(image.height());
     if image.width() == 0 || image.height() == 0 {
         return unreadable(side);
@@ -214,7 +214,7 @@ fn fit(image: &RgbImage, side: u32) -> RgbImage {
 }
 
 /// A grey box with a diagonal: an image that could not be read.
-fn unreadable(side: u32) -> RgbImage {
+pub(super) fn unreadable(side: u32) -> RgbImage {
     RgbImage::from_fn(side, side, |x, y| if x.abs_diff(y) <= 1 { Rgb(WHITE) } else { UNREADABLE })
 }
 
