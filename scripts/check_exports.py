@@ -248,14 +248,15 @@ def detectron2(arch, arrays, images):
 
 
 def first_images(data, folder):
-    """The first 64 images of a tar archive, as files, and a list of them."""
+    """64 images of a tar archive as PNG files, and a list of them. PNG, because two JPEG decoders may
+    differ by a shade, which would be measured too."""
     with tarfile.open(data) as archive:
         members = [m for m in archive if m.isfile() and m.name.lower().endswith((".jpg", ".jpeg", ".png", ".webp"))]
         members = sorted(members, key=lambda m: m.name)[:: max(1, len(members) // IMAGES)][:IMAGES]
         names = []
         for number, member in enumerate(members):
-            path = folder / f"{number:02}{pathlib.Path(member.name).suffix}"
-            path.write_bytes(archive.extractfile(member).read())
+            path = folder / f"{number:02}.png"
+            Image.open(archive.extractfile(member)).convert("RGB").save(path)
             names.append(str(path))
     listed = folder / "images.txt"
     listed.write_text("".join(pathlib.Path(name).name + "\n" for name in names))
