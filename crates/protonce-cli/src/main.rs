@@ -5,10 +5,12 @@
 //! else does. Exit status: 0 done, 2 wrong usage, 1 anything else.
 
 mod data;
+mod embed;
 mod eval;
 mod pretrain;
 mod progress;
 mod report;
+mod weights;
 
 use std::process::ExitCode;
 
@@ -48,6 +50,11 @@ enum Command {
     /// Measure what a pretrained encoder is worth.
     #[command(subcommand)]
     Eval(eval::Command),
+    /// Write the features or embeddings of images to a file, and find the nearest ones.
+    Embed(Box<embed::Arguments>),
+    /// Take weights over from other tools and hand them on.
+    #[command(subcommand)]
+    Weights(weights::Command),
     /// Draw what a run discovered and how it went.
     Report(report::Arguments),
     /// Look at a pile of images.
@@ -75,6 +82,8 @@ fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Eval(command) => eval::run(&command),
+        Command::Embed(arguments) => embed::run(&arguments),
+        Command::Weights(command) => weights::run(&command),
         Command::Report(arguments) => report::run(&arguments),
         Command::Data(command) => data::run(&command),
     }

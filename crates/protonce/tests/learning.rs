@@ -133,13 +133,13 @@ fn assert_learns_as_libtorch(
         }
         Reference { tensors, velocities, blocks, convolutions, stem }
     });
-    let mut velocity = ours.parameters().theta().zeros_like();
+    let velocity = ours.parameters().theta().zeros_like();
     let mut losses = Vec::new();
     let mut drift: f64 = 0.0;
     for step in 0..STEPS {
         let found = loss(&ours.embed(&images, Mode::Train));
         let gradient = ours.parameters().gradient(&found);
-        ours.parameters_mut().descend(&mut velocity, &gradient, descent);
+        ours.parameters_mut().descend(.., &velocity, &gradient, descent);
         let expected = loss(&theirs.embed(&images));
         theirs.learn(&expected, descent);
         let other = loss(&control.embed(&nudged));

@@ -7,7 +7,7 @@ use clap::Args;
 use image::RgbImage;
 use protonce::data::Dataset;
 use protonce::encoder::Output;
-use protonce::report::{Retrieved, neighbour_grid, save_png};
+use protonce::report::{Neighbours, Shown, neighbour_grid, save_png};
 use protonce::transfer::{Knn, knn_accuracy, neighbours, recall};
 use protonce::views::decode;
 use serde_json::json;
@@ -91,31 +91,33 @@ fn draw(prepared: &Prepared, output: Output, queries: usize, file: &Path) -> any
     let features = prepared.features(output)?;
     let available = features.test_images.len();
     let queries = queries.clamp(1, available);
+    let name_of = |class: i64| prepared.split.classes[class as usize].clone();
     let mut rows = Vec::new();
     for query in (0..queries).map(|number| number * available / queries) {
         let row = features.test.narrow(0, query as i64, 1);
         let (similarities, found) = neighbours(&features.train, &row, FOUND);
         let image = features.test_images[query] as usize;
         let class = test_labels[image];
-        let mut shown = Vec::new();
+        let mut nearest = Vec::new();
         for place in 0..found.size()[1] {
             let neighbour = found.int64_value(&[0, place]) as usize;
             let neighbour = features.train_images[neighbour] as usize;
-            shown.push((
-                pixels(&prepared.split.train, neighbour)?,
-                similarities.double_value(&[0, place]),
-                train_labels[neighbour] == class,
-            ));
+            let similarity = similarities.double_value(&[0, place]);
+            nearest.push(Shown {
+                image: pixels(&prepared.split.train, neighbour).ok(),
+                caption: [name_of(train_labels[neighbour]), format!("{similarity:.3}")],
+                wrong: train_labels[neighbour] != class,
+            });
         }
-        rows.push(Retrieved {
-            query: (
-                pixels(&prepared.split.test, image)?,
-                prepared.split.classes[class as usize].clone(),
-            ),
-            neighbours: shown,
-        });
+        let query = Shown {
+            image: pixels(&prepared.split.test, image).ok(),
+            caption: [name_of(class), "query".to_owned()],
+            wrong: false,
+        };
+        rows.push(Neighbours { query, nearest });
     }
-    save_png(file, &neighbour_grid(&rows)?)?;
+    let title = "Test images and the training images nearest to them; framed: of another class";
+    save_png(file, &neighbour_grid(title, &rows, FOUND as u32, 72)?)?;
     eprintln!("{queries} test images with their neighbours: {}", file.display());
     Ok(())
 }

@@ -17,6 +17,7 @@ use clap::Subcommand;
 
 use images::Images;
 use outcome::{Outcome, Row};
+pub use subject::OutputChoice;
 use subject::{Prepared, Subject};
 
 #[derive(Subcommand)]

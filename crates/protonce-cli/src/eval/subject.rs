@@ -10,9 +10,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use protonce::data::Dataset;
 use protonce::device::device;
 use protonce::encoder::{Output, Precision};
-use protonce::pretrain::read_weights;
 use protonce::transfer::{FeatureCache, FrozenEncoder};
 use protonce::views::Unreadable;
+use protonce::weights::Weights;
 use tch::Tensor;
 
 use super::images::{Images, Split};
@@ -20,7 +20,7 @@ use super::images::{Images, Split};
 /// The encoder, and what it runs on.
 #[derive(Args)]
 pub struct Subject {
-    /// A run folder, or one of its checkpoints.
+    /// A run folder, one of its checkpoints, a safetensors file or a .pth of PyTorch.
     #[arg(long, value_name = "W")]
     weights: PathBuf,
     /// Forget what was learnt: the same architecture with weights drawn afresh. The floor that a
@@ -67,7 +67,7 @@ impl Subject {
         if self.threads > 0 {
             tch::set_num_threads(i32::try_from(self.threads).context("--threads is too large")?);
         }
-        let weights = read_weights(&self.weights)?;
+        let weights = Weights::read(&self.weights)?;
         let precision = Precision::fastest_on(device);
         let encoder = match self.untrained {
             true => {

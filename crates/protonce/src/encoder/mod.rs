@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 pub use descent::Descent;
-pub use extract::{Extracted, Output, extract, image_tensor};
+pub use extract::{Extracted, Output, extract, extract_batches, image_tensor};
 pub use layers::Mode;
 pub use normalise::{Activation, BatchNorm, normalise};
 pub use parameters::Parameters;
@@ -91,6 +91,22 @@ impl Architecture {
         ("wide_resnet50_2", Architecture::WideResNet50x2),
         ("resnext50_32x4d", Architecture::ResNeXt50x32x4d),
     ];
+
+    /// Every architecture.
+    pub const ALL: [Architecture; 7] = [
+        Architecture::ResNet18,
+        Architecture::ResNet34,
+        Architecture::ResNet50,
+        Architecture::ResNet101,
+        Architecture::ResNet152,
+        Architecture::WideResNet50x2,
+        Architecture::ResNeXt50x32x4d,
+    ];
+
+    /// Length of a feature.
+    pub fn width(self) -> i64 {
+        if self.plan().bottleneck { 2048 } else { 512 }
+    }
 }
 
 /// What happens to the image before the first residual block.
@@ -120,10 +136,14 @@ pub enum Head {
     Linear,
     /// Linear, ReLU, linear (PCL v2).
     Mlp,
+    /// None: an embedding is the normalised feature. For weights that came without a head; nothing is
+    /// trained so.
+    None,
 }
 
 impl Head {
-    const NAMES: [(&'static str, Head); 2] = [("linear", Head::Linear), ("mlp", Head::Mlp)];
+    const NAMES: [(&'static str, Head); 3] =
+        [("linear", Head::Linear), ("mlp", Head::Mlp), ("none", Head::None)];
 }
 
 /// Gives an enum whose variants have names the string conversions that the command line, TOML
@@ -252,6 +272,11 @@ impl Encoder {
     /// The shapes this encoder was made with.
     pub fn config(&self) -> &EncoderConfig {
         &self.config
+    }
+
+    /// The arithmetic of its convolutions.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// θ, its names and the batch-norm statistics.

@@ -1,5 +1,7 @@
 //! θ: all parameters of an encoder in one flat vector, with a named view for each.
 
+use std::ops::{Bound, RangeBounds};
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, Uniform};
@@ -132,10 +134,28 @@ impl Parameters {
         &self.theta
     }
 
-    /// One step of gradient descent on θ; the named parameters change with it. `velocity` and
-    /// `gradient` are laid out as θ.
-    pub fn descend(&mut self, velocity: &mut Tensor, gradient: &Tensor, descent: Descent) {
-        descent.step(&mut self.theta, velocity, gradient);
+    /// One step of gradient descent on a stretch of θ (`..` is all of it); the named parameters change
+    /// with it. `velocity` and `gradient` are laid out as θ.
+    pub fn descend(
+        &mut self,
+        stretch: impl RangeBounds<i64>,
+        velocity: &Tensor,
+        gradient: &Tensor,
+        descent: Descent,
+    ) {
+        let start = match stretch.start_bound() {
+            Bound::Included(&start) => start,
+            Bound::Excluded(&before) => before + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match stretch.end_bound() {
+            Bound::Included(&last) => last + 1,
+            Bound::Excluded(&end) => end,
+            Bound::Unbounded => self.theta.numel() as i64,
+        };
+        let [mut theta, mut velocity, gradient] =
+            [&self.theta, velocity, gradient].map(|all| all.narrow(0, start, end - start));
+        descent.step(&mut theta, &mut velocity, &gradient);
     }
 
     /// Moves θ towards that of `leader`, keeping `momentum` of its own.

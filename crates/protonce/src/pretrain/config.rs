@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::contrast::Duplicates;
-use crate::encoder::{EncoderConfig, Stem};
+use crate::encoder::{EncoderConfig, Head, Stem};
 use crate::views::ViewConfig;
 
 /// What can be wrong with settings.
@@ -350,6 +350,8 @@ impl Config {
         ] {
             check(value > 0, name, value.to_string(), positive)?;
         }
+        let headless = self.encoder.head == Head::None;
+        check(!headless, "head", self.encoder.head.to_string(), "linear or mlp, to be trained")?;
         check(self.batch_size > 1, "batch-size", self.batch_size.to_string(), "2 or more")?;
         for (name, value) in [
             ("max-bad", self.max_bad),

@@ -103,7 +103,7 @@ impl Trainer {
             momentum: config.sgd_momentum,
             weight_decay: config.weight_decay,
         };
-        self.pair.encoder.parameters_mut().descend(&mut self.velocity, &gradient, descent);
+        self.pair.encoder.parameters_mut().descend(.., &self.velocity, &gradient, descent);
 
         self.queue.enqueue(&self.world.all_gather(keys));
         Sums::of(

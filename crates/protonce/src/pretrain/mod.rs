@@ -8,7 +8,7 @@
 mod config;
 mod event;
 mod maximization;
-mod run_folder;
+pub(crate) mod run_folder;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,17 +22,16 @@ use tch::{Device, Kind, Tensor};
 
 pub use config::{Auto, Clusters, Config, ConfigError, Method, PrecisionChoice, Schedule};
 pub use event::{Event, GranularitySummary, Measures, Notice, Observer, Work};
-pub use run_folder::{RunError, RunFolder, Weights, read_events, read_weights};
+pub use run_folder::{NamedTensors, RunError, RunFolder, read_events};
 
 use crate::data::Dataset;
-use crate::encoder::{Encoder, EncoderError, Output, Precision, extract};
+use crate::encoder::{EncoderError, Output, Precision, extract};
 use crate::prototypes::{ConcentrationOptions, PrototypeError, Prototypes, cluster};
 use crate::transfer::{Knn, TransferError, common_labels, knn_accuracy};
 use crate::views::{Loader, LoaderError, Unreadable};
 use crate::world::World;
 use maximization::{Sums, Trainer};
-pub(crate) use run_folder::replace;
-use run_folder::{NamedTensors, Position};
+use run_folder::Position;
 
 /// What can stop a run.
 #[derive(Debug, thiserror::Error)]
@@ -672,18 +671,4 @@ fn restore_prototypes(tensors: &NamedTensors, device: Device) -> Vec<Prototypes>
             })
         })
         .collect()
-}
-
-/// The encoder of `weights`, on `device`.
-///
-/// # Errors
-/// When the tensors do not fit the shapes that the weights claim.
-pub fn load_encoder(
-    weights: &Weights,
-    precision: Precision,
-    device: Device,
-) -> Result<Encoder, EncoderError> {
-    let mut encoder = Encoder::new(&weights.encoder, precision, device, 0);
-    encoder.parameters_mut().load(&weights.tensors)?;
-    Ok(encoder)
 }

@@ -26,11 +26,6 @@ pub enum RunError {
         "{0} holds no run to continue: expected a config.toml in it; start one without --resume"
     )]
     NotARun(PathBuf),
-    /// A run without a checkpoint, or weights that are none.
-    #[error(
-        "{0} holds no weights: expected a run folder with checkpoints/last, or a checkpoint folder"
-    )]
-    NoCheckpoint(PathBuf),
     /// A file cannot be written.
     #[error("cannot write {path}: {source}; choose a writable --out with free space")]
     Write {
@@ -100,16 +95,6 @@ pub struct Position {
     pub encoder: EncoderConfig,
     /// What its views look like: size and normalisation of the images it wants.
     pub views: ViewConfig,
-}
-
-/// An encoder as it lies on disk.
-pub struct Weights {
-    /// Its shapes.
-    pub encoder: EncoderConfig,
-    /// Size and normalisation of the images it wants.
-    pub views: ViewConfig,
-    /// Parameters and buffers under torchvision's names.
-    pub tensors: NamedTensors,
 }
 
 /// A checkpoint as it is read back.
@@ -309,22 +294,6 @@ impl RunFolder {
     }
 }
 
-/// The weights in `path`: a run folder, of which the last checkpoint
-/// counts, or a checkpoint folder.
-///
-/// # Errors
-/// When neither is there, or it cannot be read.
-pub fn read_weights(path: &Path) -> Result<Weights, RunError> {
-    for folder in [path.join("checkpoints/last"), path.to_owned()] {
-        if folder.join("state.json").exists() {
-            let Position { encoder, views, .. } = read_position(&folder)?;
-            let tensors = read_tensors(&folder.join("encoder.safetensors"))?;
-            return Ok(Weights { encoder, views, tensors });
-        }
-    }
-    Err(RunError::NoCheckpoint(path.to_owned()))
-}
-
 fn checkpoint_name(epoch: usize, step: usize) -> String {
     match step {
         0 => format!("epoch-{epoch:04}"),
@@ -343,7 +312,7 @@ fn checkpoint_names(folder: &Path) -> Vec<String> {
     names
 }
 
-fn read_position(folder: &Path) -> Result<Position, RunError> {
+pub(crate) fn read_position(folder: &Path) -> Result<Position, RunError> {
     let file = folder.join("state.json");
     let text = fs::read(&file).map_err(read_error(&file))?;
     serde_json::from_slice(&text).map_err(read_error(&file))
@@ -363,7 +332,7 @@ fn open_events(run: &Path) -> Result<File, RunError> {
     options.create(true).truncate(false).write(true).open(&file).map_err(write_error(&file))
 }
 
-fn read_tensors(file: &Path) -> Result<NamedTensors, RunError> {
+pub(crate) fn read_tensors(file: &Path) -> Result<NamedTensors, RunError> {
     Tensor::read_safetensors(file).map_err(read_error(file))
 }
 
@@ -373,23 +342,28 @@ fn write_tensors(file: &Path, tensors: &NamedTensors) -> Result<(), RunError> {
         .map(|(name, tensor)| (name.clone(), tensor.to_device(Device::Cpu).contiguous()))
         .collect();
     replace(file, |scratch| Tensor::write_safetensors(&tensors, scratch).map_err(io::Error::other))
-        .map_err(write_error(file))
 }
 
 fn write_file(file: &Path, contents: &[u8]) -> Result<(), RunError> {
-    replace(file, |scratch| fs::write(scratch, contents)).map_err(write_error(file))
+    replace(file, |scratch| fs::write(scratch, contents))
 }
 
 /// Has `write` fill a file beside `file`, forces it to disk and renames it into place.
-pub(crate) fn replace(file: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+pub(crate) fn replace(
+    file: &Path,
+    write: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<(), RunError> {
+    let failed = |source| RunError::Write { path: file.to_owned(), source };
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let folder = file.parent().unwrap_or(Path::new("."));
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    // A bare name lies in the current folder.
+    let folder = folder.unwrap_or(Path::new("."));
     // Of this process, so that two that write the same file never share a half-written one.
     let scratch = folder.join(format!(".{name}.{}", std::process::id()));
-    write(&scratch)?;
-    File::open(&scratch).and_then(|file| file.sync_all())?;
-    fs::rename(&scratch, file)?;
-    sync_folder(folder)
+    write(&scratch).map_err(failed)?;
+    File::open(&scratch).and_then(|file| file.sync_all()).map_err(failed)?;
+    fs::rename(&scratch, file).map_err(failed)?;
+    sync_folder(folder).map_err(failed)
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

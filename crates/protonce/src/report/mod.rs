@@ -19,6 +19,6 @@ mod save;
 
 pub use error::ReportError;
 pub use loss_curve::loss_curve;
-pub use neighbour_grid::{Retrieved, neighbour_grid};
+pub use neighbour_grid::{Neighbours, Shown, neighbour_grid};
 pub use prototype_grid::{Labels, PrototypeGrid, prototype_grid};
 pub use save::save_png;

@@ -214,7 +214,7 @@ pub(super) fn fit(image: &RgbImage, side: u32) -> RgbImage {
 }
 
 /// A grey box with a diagonal: an image that could not be read.
-fn unreadable(side: u32) -> RgbImage {
+pub(super) fn unreadable(side: u32) -> RgbImage {
     RgbImage::from_fn(side, side, |x, y| if x.abs_diff(y) <= 1 { Rgb(WHITE) } else { UNREADABLE })
 }
 

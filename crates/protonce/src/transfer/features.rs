@@ -16,8 +16,9 @@ use tch::{Device, Kind, Tensor};
 use super::TransferError;
 use crate::data::Dataset;
 use crate::encoder::{Encoder, EncoderConfig, EncoderError, Extracted, Output, Precision, extract};
-use crate::pretrain::{Weights, load_encoder, replace};
+use crate::pretrain::run_folder::replace;
 use crate::views::{Loader, Unreadable, ViewConfig};
+use crate::weights::Weights;
 
 /// An encoder whose weights no longer change, with the size and normalisation of the images it wants.
 pub struct FrozenEncoder {
@@ -38,7 +39,7 @@ impl FrozenEncoder {
         precision: Precision,
         device: Device,
     ) -> Result<FrozenEncoder, EncoderError> {
-        let encoder = load_encoder(weights, precision, device)?;
+        let encoder = weights.load(precision, device)?;
         Ok(FrozenEncoder::new(encoder, &weights.views, precision))
     }
 

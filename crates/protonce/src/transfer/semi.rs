@@ -16,7 +16,7 @@ use super::logistic::{TopAccuracy, top_accuracy};
 use super::probe::{Step, shuffled};
 use super::{FrozenEncoder, TransferError};
 use crate::data::{DataError, Dataset};
-use crate::encoder::{Encoder, EncoderConfig, EncoderError, Head, Mode, image_tensor};
+use crate::encoder::{Descent, Encoder, EncoderConfig, EncoderError, Head, Mode, image_tensor};
 use crate::views::Loader;
 
 /// How fine-tuning goes; the defaults are the paper's (its appendix on implementation details).
@@ -76,8 +76,8 @@ impl FineTune {
         let mut network = self.classifier_on(start, classes)?;
         let device = network.parameters().theta().device();
         let views = start.views().supervised();
-        let rates = self.rates(&network, classes);
-        let mut velocity = network.parameters().theta().zeros_like();
+        let classifier = Self::classifier_start(&network);
+        let velocity = network.parameters().theta().zeros_like();
         for epoch in 0..self.epochs {
             let plan = shuffled(images.len(), self.batch_size, self.seed, epoch);
             let data = Arc::new(images.clone());
@@ -104,12 +104,15 @@ impl FineTune {
                     if !value.is_finite() {
                         return Err(TransferError::Diverged { epoch: epoch + 1 });
                     }
-                    let _guard = tch::no_grad_guard();
-                    let theta = network.parameters_mut().theta_mut();
-                    velocity *= self.momentum;
-                    velocity += gradient;
-                    velocity += &*theta * self.weight_decay;
-                    *theta -= &velocity * &rates * factor;
+                    let descent = |learning_rate: f64| Descent {
+                        learning_rate: learning_rate * factor,
+                        momentum: self.momentum,
+                        weight_decay: self.weight_decay,
+                    };
+                    let (backbone, head) = (descent(self.backbone_lr), descent(self.classifier_lr));
+                    let parameters = network.parameters_mut();
+                    parameters.descend(..classifier, &velocity, &gradient, backbone);
+                    parameters.descend(classifier.., &velocity, &gradient, head);
                     sum += value * batch.indices.len() as f64;
                     seen += batch.indices.len();
                 }
@@ -146,16 +149,12 @@ impl FineTune {
         Ok(network)
     }
 
-    /// The learning rate of each of θ's numbers: the classifier's are the last.
-    fn rates(&self, network: &Encoder, classes: usize) -> Tensor {
-        let theta = network.parameters().theta();
-        let rates = theta.full_like(self.backbone_lr);
+    /// Where the classifier's numbers begin in θ, of which they are the last.
+    fn classifier_start(network: &Encoder) -> i64 {
         let head = network.parameters().named_tensors();
         let head = head.iter().filter(|(name, _)| name.starts_with("fc."));
         let count: i64 = head.map(|(_, tensor)| tensor.numel() as i64).sum();
-        debug_assert!(count > classes as i64);
-        let _ = rates.narrow(0, theta.size()[0] - count, count).fill_(self.classifier_lr);
-        rates
+        network.parameters().theta().numel() as i64 - count
     }
 }
 
