@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use image::RgbImage;
 use indicatif::ProgressBar;
 use protonce::data::Dataset;
@@ -46,6 +46,10 @@ pub struct Arguments {
     /// Threads that decode; 0: one a core.
     #[arg(long, value_name = "N", default_value_t = 0)]
     loader_threads: usize,
+    /// float32 gives the same numbers everywhere; bf16 is faster on machines that multiply it and
+    /// changes the third digit; auto takes it there.
+    #[arg(long, value_enum, default_value_t = PrecisionChoice::Float32)]
+    precision: PrecisionChoice,
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
     #[arg(long, default_value = "auto")]
     device: String,
@@ -54,10 +58,22 @@ pub struct Arguments {
     json: bool,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum PrecisionChoice {
+    Float32,
+    Bf16,
+    Auto,
+}
+
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let device = device(&arguments.device)?;
     let weights = Weights::read(&arguments.weights)?;
-    let encoder = weights.load(Precision::fastest_on(device), device)?;
+    let precision = match arguments.precision {
+        PrecisionChoice::Float32 => Precision::Float32,
+        PrecisionChoice::Bf16 => Precision::BFloat16,
+        PrecisionChoice::Auto => Precision::fastest_on(device),
+    };
+    let encoder = weights.load(precision, device)?;
     let dataset = Dataset::open(&arguments.data)?;
     let output = Output::from(arguments.output);
     let options = Embed {

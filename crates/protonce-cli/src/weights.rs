@@ -110,14 +110,14 @@ fn import(arguments: &ImportArguments) -> anyhow::Result<()> {
         fold: false,
         licence: arguments.licence.clone(),
     };
-    tell(&export(&weights, None, &options, &arguments.out)?, arguments.json)
+    tell(&export(&weights, &Vec::new(), &options, &arguments.out)?, arguments.json)
 }
 
 fn hand_on(arguments: &ExportArguments) -> anyhow::Result<()> {
     let weights = Weights::read(&arguments.weights)?;
     let training = match arguments.to {
         Target::Pcl => training_state(&arguments.weights)?,
-        _ => None,
+        _ => Vec::new(),
     };
     let options = Export {
         target: arguments.to,
@@ -125,7 +125,7 @@ fn hand_on(arguments: &ExportArguments) -> anyhow::Result<()> {
         fold: arguments.fold,
         licence: arguments.licence.clone(),
     };
-    tell(&export(&weights, training.as_ref(), &options, &arguments.out)?, arguments.json)
+    tell(&export(&weights, &training, &options, &arguments.out)?, arguments.json)
 }
 
 fn tell(exported: &Exported, json: bool) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ mod images;
 mod refusals;
 mod resume;
 mod runs;
+mod weights;
 
 use std::path::Path;
 use std::process::{Command, Output};

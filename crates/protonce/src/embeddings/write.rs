@@ -44,12 +44,12 @@ pub enum EmbeddingsError {
         reason: String,
     },
     /// A file cannot be written.
-    #[error("cannot write {path}: {source}; choose a writable --out with free space")]
+    #[error("cannot write {path}: {reason}; choose a writable --out with free space")]
     Write {
         /// The file.
         path: PathBuf,
         /// What the system says.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The result.
     #[error(transparent)]
@@ -176,7 +176,7 @@ impl Partial {
     pub fn open(out: &Path, source: &Source) -> Result<Partial, EmbeddingsError> {
         let name = out.file_name().unwrap_or_default().to_string_lossy();
         let folder = out.with_file_name(format!(".{name}.partial"));
-        let failed = |source| EmbeddingsError::Write { path: folder.clone(), source };
+        let failed = |reason| EmbeddingsError::Write { path: folder.clone(), reason };
         let left = fs::read(folder.join("state.json")).ok();
         let left = left.and_then(|text| serde_json::from_slice::<State>(&text).ok());
         let left = left.filter(|state| state.source == *source);
@@ -217,7 +217,7 @@ impl Partial {
     ) -> Result<(), EmbeddingsError> {
         let bytes: Vec<u8> = rows.iter().flat_map(|number| number.to_le_bytes()).collect();
         let folder = &self.folder;
-        let failed = |source| EmbeddingsError::Write { path: folder.clone(), source };
+        let failed = |reason| EmbeddingsError::Write { path: folder.clone(), reason };
         self.rows.write_all(&bytes).map_err(failed)?;
         self.state.images += images;
         self.state.rows += rows.len() / self.state.source.width;
@@ -230,7 +230,7 @@ impl Partial {
 
     /// Makes what was appended safe from a kill.
     fn note(&mut self) -> Result<(), EmbeddingsError> {
-        let failed = |source| EmbeddingsError::Write { path: self.folder.clone(), source };
+        let failed = |reason| EmbeddingsError::Write { path: self.folder.clone(), reason };
         self.rows.flush().map_err(failed)?;
         self.rows.get_ref().sync_data().map_err(failed)?;
         let text = serde_json::to_vec(&self.state).map_err(|error| failed(error.into()))?;
@@ -276,7 +276,7 @@ impl Partial {
         })?;
         let removed = fs::remove_dir_all(&self.folder);
         let path = self.folder;
-        removed.map_err(|source| EmbeddingsError::Write { path, source })?;
+        removed.map_err(|reason| EmbeddingsError::Write { path, reason })?;
         Ok(summary)
     }
 }

@@ -106,7 +106,7 @@ struct Raw {
 
 /// Writes `weights` to `out` for `options.target`, with a card beside it (`OUT.card.json` and
 /// `OUT.card.md`). `training` is what [`super::training_state`] gives: with it, the published layout
-/// also holds the momentum encoder and the queue.
+/// also holds the momentum encoder and the queue; other targets make no use of it.
 ///
 /// Every file is written beside its place and renamed, so a crash leaves the old one or the new.
 ///
@@ -114,7 +114,7 @@ struct Raw {
 /// When the target cannot represent the encoder, or a file cannot be written.
 pub fn export(
     weights: &Weights,
-    training: Option<&NamedTensors>,
+    training: &NamedTensors,
     options: &Export,
     out: &Path,
 ) -> Result<Exported, WeightsError> {
@@ -174,7 +174,7 @@ pub fn export(
         file.flush()
     })?;
 
-    let notes = notes(options, &metadata, training.is_some());
+    let notes = notes(options, &metadata, !training.is_empty());
     let checksum = checksum(&tensors);
     let files = write_card(out, options, &metadata, &tensors, &checksum, &notes)?;
     Ok(Exported { files, checksum, notes })
@@ -219,7 +219,8 @@ fn notes(options: &Export, metadata: &Metadata, training: bool) -> Vec<String> {
                 .to_owned(),
         ),
         Target::Pcl => note(
-            "Holds query encoder, momentum encoder and queue, but no optimiser state.".to_owned(),
+            "Holds the query encoder and what there is of momentum encoder and queue, but no optimiser \
+             state.".to_owned(),
         ),
         Target::Detectron2 => {
             let scaled = |values: [f64; 3]| values.map(|value| (value * 255e3).round() / 1e3);
@@ -289,7 +290,7 @@ fn write_published(
     file: &mut impl Write,
     metadata: &Metadata,
     tensors: &NamedTensors,
-    training: Option<&NamedTensors>,
+    training: &NamedTensors,
 ) -> io::Result<()> {
     let prefixed = |prefix: &str, mut tensors: Vec<Raw>| {
         for raw in &mut tensors {
@@ -298,20 +299,20 @@ fn write_published(
         tensors
     };
     let mut all = prefixed("encoder_q", with_counts(tensors));
-    if let Some(training) = training {
-        let momentum: NamedTensors = training
-            .iter()
-            .filter_map(|(name, tensor)| {
-                let name = name.strip_prefix("momentum_encoder.")?;
-                Some((name.to_owned(), tensor.shallow_clone()))
-            })
-            .collect();
-        all.extend(prefixed("encoder_k", with_counts(&momentum)));
-        if let Some((_, queue)) = training.iter().find(|(name, _)| name == "queue") {
+    let momentum: NamedTensors = training
+        .iter()
+        .filter_map(|(name, tensor)| {
+            let name = name.strip_prefix("momentum_encoder.")?;
+            Some((name.to_owned(), tensor.shallow_clone()))
+        })
+        .collect();
+    all.extend(prefixed("encoder_k", with_counts(&momentum)));
+    for (name, tensor) in training {
+        match name.as_str() {
             // Published: a key a column; the next key goes where `queue_ptr` points.
-            all.push(raw("module.queue", &queue.transpose(0, 1)));
-            let start = Tensor::zeros([1], (Kind::Int64, Device::Cpu));
-            all.push(raw("module.queue_ptr", &start));
+            "queue" => all.push(raw("module.queue", &tensor.transpose(0, 1))),
+            "queue_position" => all.push(raw("module.queue_ptr", tensor)),
+            _ => {}
         }
     }
     let arch = metadata.encoder.arch.to_string();

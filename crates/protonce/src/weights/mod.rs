@@ -45,20 +45,20 @@ pub enum WeightsError {
     )]
     NoWeights(PathBuf),
     /// A file that the system cannot read.
-    #[error("cannot read {path}: {source}; pass a run folder or a file of weights")]
+    #[error("cannot read {path}: {reason}; pass a run folder or a file of weights")]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system says.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A checkpoint of PyTorch that cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {reason}")]
     Pth {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: PthError,
+        reason: PthError,
     },
     /// A damaged safetensors file.
     #[error("cannot read {path}: it is no whole safetensors file ({reason}); fetch it again")]
@@ -77,12 +77,12 @@ pub enum WeightsError {
         reason: String,
     },
     /// Tensors that do not fit the architecture.
-    #[error("{path}: {source}")]
+    #[error("{path}: {reason}")]
     Shapes {
         /// The file.
         path: PathBuf,
         /// What does not fit.
-        source: EncoderError,
+        reason: EncoderError,
     },
     /// A target that cannot hold this encoder.
     #[error("{target} cannot hold {what}: {advice}")]
@@ -141,7 +141,7 @@ impl Weights {
     /// # Errors
     /// As [`Weights::read`].
     pub fn read_with(path: &Path, hints: &Hints) -> Result<Weights, WeightsError> {
-        let unreadable = |source| WeightsError::Read { path: path.to_owned(), source };
+        let unreadable = |reason| WeightsError::Read { path: path.to_owned(), reason };
         if fs::metadata(path).map_err(unreadable)?.is_dir() {
             return Weights::of_run(path);
         }
@@ -179,7 +179,7 @@ impl Weights {
 
     fn of_safetensors(path: &Path, hints: &Hints) -> Result<Weights, WeightsError> {
         let bytes = fs::read(path)
-            .map_err(|source| WeightsError::Read { path: path.to_owned(), source })?;
+            .map_err(|reason| WeightsError::Read { path: path.to_owned(), reason })?;
         let damaged = |reason: String| WeightsError::Safetensors { path: path.to_owned(), reason };
         let (_, metadata) =
             SafeTensors::read_metadata(&bytes).map_err(|error| damaged(error.to_string()))?;
@@ -213,22 +213,8 @@ impl Weights {
     }
 
     fn of_pth(path: &Path, hints: &Hints) -> Result<Weights, WeightsError> {
-        let damaged = |source| WeightsError::Pth { path: path.to_owned(), source };
-        let mut file = Checkpoint::open(path).map_err(damaged)?;
-        let root = file.root();
-        // The state dict may be the whole file or lie in it under one of the usual names.
-        let state = ["state_dict", "model", "model_state_dict"]
-            .iter()
-            .find_map(|key| root.get(key).filter(|state| state.entries().is_some()));
-        let mut found = Vec::new();
-        for (name, value) in state.unwrap_or(root).entries().into_iter().flatten() {
-            if let (Some(name), Some(tensor)) =
-                (name.as_str(), file.tensor(value).map_err(damaged)?)
-            {
-                found.push((recognise::torchvision_name(name), tensor));
-            }
-        }
-        let card = Card::of_pth(root);
+        let (mut file, found) = state_dict(path)?;
+        let card = Card::of_pth(file.root());
         let shapes: Vec<(String, Vec<i64>)> = found
             .iter()
             .map(|(name, tensor)| {
@@ -237,14 +223,12 @@ impl Weights {
             .collect();
         Weights::recognised(path, hints, &shapes, card, |name| {
             // Of several entries with one name the last counts, as in Python.
-            let (_, tensor) = found
-                .iter()
-                .rev()
-                .find(|(known, _)| known == name)
-                .ok_or_else(|| damaged(PthError::Tensor(format!("{name:?} is gone"))))?;
-            let bytes = file.read(tensor).map_err(damaged)?;
-            let shape: Vec<i64> = tensor.shape.iter().map(|&side| side as i64).collect();
-            Ok(Tensor::from_data_size(&bytes, &shape, kind(tensor.dtype)))
+            let tensor = found.iter().rev().find(|(known, _)| known == name);
+            let (_, tensor) = tensor.ok_or_else(|| WeightsError::NotAnEncoder {
+                path: path.to_owned(),
+                reason: format!("{name:?} is gone"),
+            })?;
+            read_tensor(path, &mut file, tensor)
         })
     }
 
@@ -272,21 +256,77 @@ impl Weights {
         let weights = Weights { encoder, views, tensors, card, left_out };
         // Every shape is compared with the architecture's before the weights are used for anything.
         let fits = weights.load(Precision::Float32, Device::Cpu);
-        fits.map_err(|source| WeightsError::Shapes { path: path.to_owned(), source })?;
+        fits.map_err(|reason| WeightsError::Shapes { path: path.to_owned(), reason })?;
         Ok(weights)
     }
 }
 
-/// Momentum encoder, queue and optimiser of the run in `path`, under the names of a checkpoint; none
-/// where `path` is no run.
+/// What only further training needs of the weights in `path`, for the published layout: the momentum
+/// encoder (`momentum_encoder.NAME`), the `queue` [r, dim] and the `queue_position` [1]; empty where there
+/// is nothing.
 ///
 /// # Errors
-/// When the run's file cannot be read.
-pub fn training_state(path: &Path) -> Result<Option<NamedTensors>, WeightsError> {
-    match Weights::checkpoint(path) {
-        Some(folder) => Ok(Some(run_folder::read_tensors(&folder.join("training.safetensors"))?)),
-        None => Ok(None),
+/// When the file cannot be read.
+pub fn training_state(path: &Path) -> Result<NamedTensors, WeightsError> {
+    if let Some(folder) = Weights::checkpoint(path) {
+        let mut training = run_folder::read_tensors(&folder.join("training.safetensors"))?;
+        training.retain(|(name, _)| name != "velocity");
+        let position = run_folder::read_position(&folder)?.queue_position;
+        training.push(("queue_position".to_owned(), Tensor::from_slice(&[position])));
+        return Ok(training);
     }
+    let unreadable = |reason| WeightsError::Read { path: path.to_owned(), reason };
+    if is_safetensors(path).map_err(unreadable)? {
+        return Ok(NamedTensors::new());
+    }
+    let mut training = NamedTensors::new();
+    let (mut file, found) = state_dict(path)?;
+    for (name, tensor) in found {
+        let own = match name.split_once("encoder_k.") {
+            Some((_, name)) => format!("momentum_encoder.{name}"),
+            None => match name.rsplit('.').next() {
+                Some("queue") => "queue".to_owned(),
+                Some("queue_ptr") => "queue_position".to_owned(),
+                _ => continue,
+            },
+        };
+        let tensor = read_tensor(path, &mut file, &tensor)?;
+        // Published: a key a column.
+        let tensor = if own == "queue" { tensor.transpose(0, 1) } else { tensor };
+        training.push((own, tensor));
+    }
+    Ok(training)
+}
+
+/// An open checkpoint of PyTorch and the named tensors of its state dict, which may be the whole file
+/// or lie in it under one of the usual names.
+fn state_dict(path: &Path) -> Result<(PthFile, Vec<(String, protonce_pth::Tensor)>), WeightsError> {
+    let damaged = |reason| WeightsError::Pth { path: path.to_owned(), reason };
+    let file = Checkpoint::open(path).map_err(damaged)?;
+    let root = file.root();
+    let state = ["state_dict", "model", "model_state_dict"]
+        .iter()
+        .find_map(|key| root.get(key).filter(|state| state.entries().is_some()));
+    let mut found = Vec::new();
+    for (name, value) in state.unwrap_or(root).entries().into_iter().flatten() {
+        if let (Some(name), Some(tensor)) = (name.as_str(), file.tensor(value).map_err(damaged)?) {
+            found.push((recognise::torchvision_name(name), tensor));
+        }
+    }
+    Ok((file, found))
+}
+
+type PthFile = Checkpoint<io::BufReader<File>>;
+
+fn read_tensor(
+    path: &Path,
+    file: &mut PthFile,
+    tensor: &protonce_pth::Tensor,
+) -> Result<Tensor, WeightsError> {
+    let bytes = file.read(tensor);
+    let bytes = bytes.map_err(|reason| WeightsError::Pth { path: path.to_owned(), reason })?;
+    let shape: Vec<i64> = tensor.shape.iter().map(|&side| side as i64).collect();
+    Ok(Tensor::from_data_size(&bytes, &shape, kind(tensor.dtype)))
 }
 
 /// The views that an encoder of unknown origin is used with: ImageNet's size and normalisation, as all

@@ -370,3 +370,56 @@ impl Graph<'_> {
         Ok(self.node(layer, "Gemm", &[x, &weight, &bias], vec![int("transB", 1)]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::encoder::{Architecture, Encoder, Precision};
+    use crate::views::ViewConfig;
+    use crate::weights::Card;
+
+    fn model(arch: Architecture, stem: Stem, head: Head, fold: bool) -> ModelProto {
+        let dim = if head == Head::None { arch.width() } else { 16 };
+        let config = EncoderConfig { arch, stem, head, dim };
+        let encoder = Encoder::new(&config, Precision::Float32, Device::Cpu, 0);
+        let tensors = encoder.parameters().named_tensors();
+        let views = ViewConfig::v2(32);
+        let metadata = Metadata { encoder: config, views, card: Card::default() };
+        let mut bytes = Vec::new();
+        write(&mut bytes, &metadata, &tensors, fold).unwrap();
+        ModelProto::decode(&bytes[..]).unwrap()
+    }
+
+    /// That real runtimes compute the right numbers is for `scripts/check_exports.py`.
+    #[test]
+    fn every_input_is_made_before_it_is_used() {
+        for (arch, stem, head) in [
+            (Architecture::ResNet18, Stem::Small, Head::Mlp),
+            (Architecture::ResNet50, Stem::ImageNet, Head::Linear),
+            (Architecture::ResNeXt50x32x4d, Stem::ImageNet, Head::None),
+        ] {
+            for fold in [false, true] {
+                let graph = model(arch, stem, head, fold).graph.unwrap();
+                let mut known: HashSet<String> = HashSet::from(["images".to_owned()]);
+                for tensor in &graph.initializer {
+                    let numbers: i64 = tensor.dims.iter().product();
+                    assert_eq!(tensor.raw_data.len() as i64, 4 * numbers, "{}", tensor.name);
+                    assert!(known.insert(tensor.name.clone()), "{} twice", tensor.name);
+                }
+                for node in &graph.node {
+                    assert!(node.input.iter().all(|input| known.contains(input)), "{node:?}");
+                    assert!(node.output.iter().all(|output| known.insert(output.clone())));
+                }
+                assert!(graph.output.iter().all(|output| known.contains(&output.name)));
+                let count =
+                    |operation| graph.node.iter().filter(|node| node.op_type == operation).count();
+                let convolutions = if arch == Architecture::ResNet18 { 20 } else { 53 };
+                assert_eq!(count("Conv"), convolutions);
+                assert_eq!(count("BatchNormalization"), if fold { 0 } else { convolutions });
+                assert_eq!(count("MaxPool"), usize::from(stem == Stem::ImageNet));
+            }
+        }
+    }
+}
