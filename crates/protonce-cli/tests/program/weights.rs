@@ -177,6 +177,11 @@ fn every_format_holds_the_same_rows_names_and_labels() {
     assert_eq!(images.lines().nth(1), Some("0,a/000.png,a"));
 
     let embed = ["embed", "--weights", &run, "--data", &data, "--out"];
+    // A bare name, in the current folder.
+    let mut bare = protonce(&[&embed[..], &["bare.npy"]].concat());
+    bare.current_dir(folder.path());
+    succeed(bare);
+    assert!(folder.path().join("bare.npy").exists());
     let text = refuse(protonce(&[&embed[..], &["rows.txt"]].concat()), 1);
     assert!(text.contains(".parquet"), "{text}");
 }

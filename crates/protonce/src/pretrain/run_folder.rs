@@ -355,7 +355,9 @@ pub(crate) fn replace(
 ) -> Result<(), RunError> {
     let failed = |source| RunError::Write { path: file.to_owned(), source };
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let folder = file.parent().unwrap_or(Path::new("."));
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    // A bare name lies in the current folder.
+    let folder = folder.unwrap_or(Path::new("."));
     let scratch = folder.join(format!(".{name}"));
     write(&scratch).map_err(failed)?;
     File::open(&scratch).and_then(|file| file.sync_all()).map_err(failed)?;
