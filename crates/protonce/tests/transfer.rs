@@ -176,11 +176,11 @@ fn reference(k: usize, bank: &Tensor, labels: &[i64], queries: &Tensor, truth: &
         let row = Vec::<f64>::try_from(similarity.get(*query as i64)).unwrap();
         let mut order: Vec<usize> = (0..row.len()).collect();
         order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
-        let mut votes = vec![0.0; 16];
+        let mut votes = [0.0; 16];
         for &neighbour in &order[..k] {
             votes[labels[neighbour] as usize] += (row[neighbour] / 0.07).exp();
         }
-        let best = (0..votes.len()).max_by(|&a, &b| votes[a].total_cmp(&votes[b])).unwrap();
+        let best = (0..votes.len()).max_by(|&a, &b| f64::total_cmp(&votes[a], &votes[b])).unwrap();
         best as i64 == **truth
     });
     100.0 * right.count() as f64 / truth.len() as f64
