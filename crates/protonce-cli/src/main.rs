@@ -4,6 +4,7 @@
 //! Human text and progress go to stderr. With `--json`, one JSON object goes to stdout and nothing
 //! else does. Exit status: 0 done, 2 wrong usage, 1 anything else.
 
+mod cluster;
 mod data;
 mod eval;
 mod pretrain;
@@ -48,6 +49,8 @@ enum Command {
     /// Measure what a pretrained encoder is worth.
     #[command(subcommand)]
     Eval(eval::Command),
+    /// Group any embeddings by k-means, and compare the groups with labels.
+    Cluster(cluster::Arguments),
     /// Draw what a run discovered and how it went.
     Report(report::Arguments),
     /// Look at a pile of images.
@@ -75,6 +78,7 @@ fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Eval(command) => eval::run(&command),
+        Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Data(command) => data::run(&command),
     }

@@ -17,6 +17,8 @@ pub mod pretrain;
 
 pub mod transfer;
 
+pub mod embeddings;
+
 pub mod report;
 
 pub mod device;

@@ -17,6 +17,7 @@ pub mod winograd;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+pub(crate) use autograd::parallel_for;
 pub use extract::{Extracted, Output, extract, image_tensor};
 pub use layers::Mode;
 pub use normalise::{Activation, BatchNorm, normalise};
