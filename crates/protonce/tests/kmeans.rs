@@ -8,15 +8,16 @@ use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
 /// Lloyd's iterations as one would write them down: [k, dim] centroids, the nearest of each row, and
-/// the squared distance to it. None where a cluster lost all of its rows.
+/// the squared distance to it. `random` chooses whose rows an empty cluster shares.
 fn lloyd(
     rows: &[Vec<f32>],
     mut centroids: Vec<Vec<f32>>,
     iterations: usize,
-) -> Option<(Vec<Vec<f32>>, Vec<usize>, Vec<f32>)> {
-    for iteration in 0.. {
-        let mut nearest = Vec::new();
-        let mut squared = Vec::new();
+    random: &mut ChaCha8Rng,
+) -> (Vec<Vec<f32>>, Vec<usize>, Vec<f32>) {
+    let (mut nearest, mut squared) = (Vec::new(), Vec::new());
+    for iteration in 0..=iterations {
+        (nearest, squared) = (Vec::new(), Vec::new());
         for row in rows {
             let mut best = (0, f32::INFINITY);
             for (number, centroid) in centroids.iter().enumerate() {
@@ -29,26 +30,44 @@ fn lloyd(
             squared.push(best.1);
         }
         if iteration == iterations {
-            return Some((centroids, nearest, squared));
+            break;
         }
-        let dim = rows[0].len();
+        let mut sizes = vec![0f64; centroids.len()];
         for (number, centroid) in centroids.iter_mut().enumerate() {
-            let mut sum = vec![0f64; dim];
-            let mut count = 0;
+            let mut sum = vec![0f64; rows[0].len()];
             for (row, _) in rows.iter().zip(&nearest).filter(|(_, cluster)| **cluster == number) {
                 sum.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
-                count += 1;
+                sizes[number] += 1.0;
             }
-            if count == 0 {
-                return None;
+            *centroid = sum.iter().map(|sum| (sum / sizes[number].max(1.0)) as f32).collect();
+        }
+        let spare = (rows.len() - centroids.len()) as f64;
+        for empty in 0..centroids.len() {
+            if sizes[empty] > 0.0 {
+                continue;
             }
-            *centroid = sum.iter().map(|sum| (sum / f64::from(count)) as f32).collect();
+            let mut donor = 0;
+            while random.random::<f64>() >= (sizes[donor] - 1.0) / spare {
+                donor = (donor + 1) % centroids.len();
+            }
+            let apart = |place: usize| if place % 2 == 0 { 1.0 / 1024.0 } else { -1.0 / 1024.0 };
+            let shared = centroids[donor].clone();
+            let moved = |sign: f32| -> Vec<f32> {
+                shared
+                    .iter()
+                    .enumerate()
+                    .map(|(i, value)| value * (1.0 + sign * apart(i)))
+                    .collect()
+            };
+            (centroids[empty], centroids[donor]) = (moved(1.0), moved(-1.0));
+            sizes[empty] = (sizes[donor] / 2.0).floor();
+            sizes[donor] -= sizes[empty];
         }
     }
-    None
+    (centroids, nearest, squared)
 }
 
-/// Both, from the same rows at the start; tells how many clusterings could be compared.
+/// Both, from the same rows at the start.
 fn compare(name: &str, rows: &[Vec<f32>], clusters: usize, seed: u64) {
     let options = KMeans { iterations: 12, starts: 1, start: Start::Random, ..KMeans::default() };
     let values: Vec<f32> = rows.concat();
@@ -60,9 +79,7 @@ fn compare(name: &str, rows: &[Vec<f32>], clusters: usize, seed: u64) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let drawn = index::sample(&mut random, rows.len(), clusters);
     let start = drawn.into_iter().map(|row| rows[row].clone()).collect();
-    let Some((expected, nearest, squared)) = lloyd(rows, start, 12) else {
-        panic!("{name}: a cluster ran empty, choose another seed");
-    };
+    let (expected, nearest, squared) = lloyd(rows, start, 12, &mut random);
     let nearest: Vec<i64> = nearest.into_iter().map(|cluster| cluster as i64).collect();
     assert!(Vec::<i64>::try_from(&assignment).unwrap() == nearest, "{name}: other clusters");
     let flat = centroids.view([-1]);

@@ -173,11 +173,13 @@ impl KMeans {
         let objective = total(&assignment.squared, world);
         let nearest: Vec<i64> =
             assignment.nearest.iter().map(|&cluster| i64::from(cluster)).collect();
+        // Not libtorch's root, which is off by a bit now and then.
+        let distances: Vec<f32> = assignment.squared.iter().map(|value| value.sqrt()).collect();
         let device = points.device();
         Ok(Clustering {
             centroids: Tensor::from_slice(&centroids).view([clusters as i64, -1]).to_device(device),
             assignment: Tensor::from_slice(&nearest).to_device(device),
-            distances: Tensor::from_slice(&assignment.squared).sqrt().to_device(device),
+            distances: Tensor::from_slice(&distances).to_device(device),
             objective,
             history,
         })

@@ -232,14 +232,13 @@ mod tests {
 
     #[test]
     fn products_of_the_longest_codes_do_not_wrap() {
-        // Half of the values as large as they may be, in the same direction, and then opposite.
-        let row = [[127.0f32, 127.0], [127.0, 127.0]].concat();
+        // Some values as large as they may be; in the same direction, and then opposite.
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
         for sign in [1.0f32, -1.0] {
             let length = 64;
             let mut code: Vec<f32> =
                 (0..length).map(|_| random.random_range(-9.0f32..9.0).round()).collect();
-            code[..4].copy_from_slice(&row);
+            code[..4].fill(127.0);
             let shrink = |code: &mut Vec<f32>, longest: f32, largest: f32| {
                 while halves(code).iter().any(|&square| square > longest * longest)
                     || code.iter().any(|v| v.abs() > largest)
@@ -251,7 +250,7 @@ mod tests {
             shrink(&mut code, ROW_LENGTH, ROW_LARGEST);
             shrink(&mut centroid, CENTROID_LENGTH, CENTROID_LARGEST);
             let product: f32 = code.iter().zip(&centroid).map(|(a, b)| a * b).sum();
-            let mut group = Group::new(&[&centroid; GROUP], length);
+            let mut group = Group::new(&[centroid.as_slice(); GROUP], length);
             group.half_squares = std::array::from_fn(|lane| lane as f32);
             group.tails = [0.5; GROUP];
             let bytes: Vec<u8> = code.iter().map(|&value| row_byte(value)).collect();
