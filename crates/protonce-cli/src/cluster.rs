@@ -14,6 +14,7 @@ use protonce::prototypes::{
     Clustering, ConcentrationOptions, Iteration, KMeans, Metric, Points, Prototypes, Quality,
     Start, medoids, silhouette,
 };
+use protonce::report::{Choice, cluster_choice, save_png};
 use protonce::transfer::{Agreement, agreement};
 use protonce::world::World;
 use serde::Serialize;
@@ -30,6 +31,10 @@ pub struct Arguments {
     /// Clusters of each granularity, or `auto`: n/50, n/25, n/12.5.
     #[arg(long, value_name = "K,K,…", value_parser = clusters, default_value = "auto")]
     clusters: Clusters,
+    /// Try 2, 4, 8, … clusters, up to a quarter of the embeddings and 4096, and draw objective and
+    /// silhouette against their number into `suggest.png`.
+    #[arg(long, conflicts_with = "clusters")]
+    suggest: bool,
     /// Folder for `clusters.safetensors` (of each granularity M: assignment.M, centroids.M,
     /// concentration.M, medoids.M) and `clusters.json`.
     #[arg(long, value_name = "DIR")]
@@ -154,7 +159,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let mut tensors = NamedTensors::new();
     let mut granularities = Vec::new();
-    for (m, clusters) in arguments.clusters.counts(points.count()).into_iter().enumerate() {
+    let counts = match arguments.suggest {
+        true => ladder(points.count() as i64),
+        false => arguments.clusters.counts(points.count()),
+    };
+    for (m, clusters) in counts.into_iter().enumerate() {
         let clusters = usize::try_from(clusters).unwrap_or(0);
         let start = Instant::now();
         let bar = progress(arguments, clusters);
@@ -179,8 +188,40 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let embeddings = arguments.embeddings.clone();
     let summary = Summary { embeddings, rows: points.count(), dim, granularities };
     save(&arguments.out, &summary, &tensors)?;
+    if arguments.suggest {
+        suggest(arguments, &summary)?;
+    }
     if arguments.json {
         println!("{}", serde_json::to_string(&summary)?);
+    }
+    Ok(())
+}
+
+/// Numbers of clusters to choose from.
+fn ladder(rows: i64) -> Vec<i64> {
+    let most = (rows / 4).min(4096);
+    let ladder: Vec<i64> =
+        std::iter::successors(Some(2), |k| Some(2 * k)).take_while(|&k| k <= most).collect();
+    if ladder.is_empty() { vec![1] } else { ladder }
+}
+
+/// Draws the choice, and names the number of clusters that stand apart best.
+fn suggest(arguments: &Arguments, summary: &Summary) -> anyhow::Result<()> {
+    let choices: Vec<Choice> = summary
+        .granularities
+        .iter()
+        .map(|granularity| Choice {
+            clusters: granularity.quality.clusters,
+            objective: granularity.quality.objective,
+            silhouette: granularity.silhouette,
+        })
+        .collect();
+    let picture = arguments.out.join("suggest.png");
+    save_png(&picture, &cluster_choice(&choices)?)?;
+    let best = choices.iter().max_by(|a, b| a.silhouette.total_cmp(&b.silhouette));
+    if let (Some(best), false) = (best, arguments.quiet) {
+        let (clusters, picture) = (best.clusters, picture.display());
+        eprintln!("{clusters} clusters stand apart best (highest silhouette); see {picture}");
     }
     Ok(())
 }

@@ -57,6 +57,18 @@ fn heaps_are_found_and_agree_with_their_labels() {
 }
 
 #[test]
+fn the_number_of_heaps_is_suggested() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, out) = (folder.path().join("rows.npy"), folder.path().join("out"));
+    // Four heaps.
+    let row = |index: usize| [(index % 4) as f32 * 10.0, (index / 4) as f32 * 0.01 + 1.0];
+    write_npy(&file, &(0..80).flat_map(row).collect::<Vec<f32>>());
+    let output = succeed(cluster(&file, &out, &["--suggest", "--start", "plus-plus"]));
+    assert!(stderr(&output).contains("4 clusters stand apart best"), "{}", stderr(&output));
+    assert!(image::open(out.join("suggest.png")).unwrap().width() > 500);
+}
+
+#[test]
 fn impossible_embeddings_are_refused_in_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |values: &[f32], more: &[&str]| {

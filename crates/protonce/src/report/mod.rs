@@ -10,12 +10,14 @@
 //! the run folder was copied.
 
 mod canvas;
+mod cluster_choice;
 mod error;
 mod events;
 mod loss_curve;
 mod prototype_grid;
 mod save;
 
+pub use cluster_choice::{Choice, cluster_choice};
 pub use error::ReportError;
 pub use loss_curve::loss_curve;
 pub use prototype_grid::{Labels, PrototypeGrid, prototype_grid};

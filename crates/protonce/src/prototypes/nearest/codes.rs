@@ -251,7 +251,9 @@ fn encode_one(vector: &[f32], turn: &Turn, range: Range, step: f32, code: &mut [
     let mut shrink = inverse;
     loop {
         for (coded, value) in code.iter_mut().zip(vector) {
-            *coded = (value * shrink).round_ties_even().clamp(-range.largest, range.largest);
+            // To the next whole number: below 2²² float32 drops the fraction when 1.5 · 2²³ is added.
+            const WHOLE: f32 = 12_582_912.0;
+            *coded = (value * shrink).clamp(-range.largest, range.largest) + WHOLE - WHOLE;
         }
         let [a, b] = halves(code);
         let longest = a.max(b).sqrt();

@@ -192,31 +192,113 @@ impl Group {
     }
 }
 
+/// The largest of a group's scores.
+pub fn largest(scores: &[f32; GROUP]) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { largest_avx2(scores) };
+    }
+    scores.iter().fold(f32::NEG_INFINITY, |most, &score| most.max(score))
+}
+
+/// The lanes of a group whose score is not below `cut`, a bit each; with a cut that is not a number,
+/// all of them.
+pub fn not_below(scores: &[f32; GROUP], cut: f32) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { not_below_avx2(scores, cut) };
+    }
+    let bit = |lane: usize| u64::from(!(scores[lane] < cut)) << lane;
+    (0..GROUP).fold(0, |bits, lane| bits | bit(lane))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn largest_avx2(scores: &[f32; GROUP]) -> f32 {
+    use std::arch::x86_64::*;
+    let mut most = _mm256_set1_ps(f32::NEG_INFINITY);
+    for scores in scores.as_chunks::<8>().0 {
+        // SAFETY: 8 values.
+        most = _mm256_max_ps(most, unsafe { _mm256_loadu_ps(scores.as_ptr()) });
+    }
+    let most = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps::<1>(most));
+    let most = _mm_max_ps(most, _mm_movehl_ps(most, most));
+    _mm_cvtss_f32(_mm_max_ss(most, _mm_movehdup_ps(most)))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn not_below_avx2(scores: &[f32; GROUP], cut: f32) -> u64 {
+    use std::arch::x86_64::*;
+    let cut = _mm256_set1_ps(cut);
+    let mut bits = 0;
+    for (place, scores) in scores.as_chunks::<8>().0.iter().enumerate() {
+        // SAFETY: 8 values.
+        let scores = unsafe { _mm256_loadu_ps(scores.as_ptr()) };
+        let lanes = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(scores, cut));
+        bits |= u64::from(lanes as u8) << (8 * place);
+    }
+    bits
+}
+
+/// Partial sums of [`squared_distance`].
+const SUMS: usize = 16;
+
 /// ‖a − b‖² in float32: what "nearest" means. Sixteen partial sums, each in order, added in pairs;
 /// without fused multiplications, so that every processor computes the same bits.
-#[inline(always)]
+#[inline]
 pub fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let mut sums = [0f32; LANES];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..LANES {
-            let offset = a[lane] - b[lane];
-            sums[lane] += offset * offset;
-        }
-    }
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<SUMS>(), b.as_chunks::<SUMS>());
+    let mut sums = squared_sums(a, b);
     for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
         let offset = a - b;
         sums[lane] += offset * offset;
     }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            sums[lane] += sums[lane + width];
-        }
-        width /= 2;
+    let eight: [f32; 8] = std::array::from_fn(|lane| sums[lane] + sums[lane + 8]);
+    let four: [f32; 4] = std::array::from_fn(|lane| eight[lane] + eight[lane + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+fn squared_sums(a: &[[f32; SUMS]], b: &[[f32; SUMS]]) -> [f32; SUMS] {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { squared_sums_avx2(a, b) };
     }
-    sums[0]
+    let mut sums = [0f32; SUMS];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..SUMS {
+            let offset = a[lane] - b[lane];
+            sums[lane] += offset * offset;
+        }
+    }
+    sums
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn squared_sums_avx2(a: &[[f32; SUMS]], b: &[[f32; SUMS]]) -> [f32; SUMS] {
+    use std::arch::x86_64::*;
+    let mut low = _mm256_setzero_ps();
+    let mut high = _mm256_setzero_ps();
+    for (a, b) in a.iter().zip(b) {
+        // SAFETY: 16 values each.
+        let [offset_low, offset_high] = [0, 8].map(|first| unsafe {
+            let a = _mm256_loadu_ps(a.as_ptr().add(first));
+            _mm256_sub_ps(a, _mm256_loadu_ps(b.as_ptr().add(first)))
+        });
+        low = _mm256_add_ps(low, _mm256_mul_ps(offset_low, offset_low));
+        high = _mm256_add_ps(high, _mm256_mul_ps(offset_high, offset_high));
+    }
+    let mut sums = [0f32; SUMS];
+    // SAFETY: room for 16 values.
+    unsafe {
+        _mm256_storeu_ps(sums.as_mut_ptr(), low);
+        _mm256_storeu_ps(sums.as_mut_ptr().add(8), high);
+    }
+    sums
 }
 
 /// A bound on the relative error of [`squared_distance`] in `dim` dimensions: one rounding each for

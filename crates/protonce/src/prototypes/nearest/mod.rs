@@ -23,7 +23,7 @@ pub use kernel::squared_distance;
 use codes::{Codes, LEVELS, Range, Turn, encode, usable};
 use kernel::{
     CENTROID_LARGEST, CENTROID_LENGTH, GROUP, Group, ROW_LARGEST, ROW_LENGTH, TILE, distance_error,
-    row_byte,
+    largest, not_below, row_byte,
 };
 
 use crate::widest::widest;
@@ -287,35 +287,58 @@ impl Pass<'_> {
             most = largest(scores);
         }
         let margin = screen.margin(group, self.residue(row));
-        // Not "less than": a cut that is not a number rules nothing out.
-        while most > f32::NEG_INFINITY && !(most + margin < cuts[row]) {
-            let lane = scores.iter().position(|&score| score == most).unwrap_or(0);
-            scores[lane] = f32::NEG_INFINITY;
-            most = largest(scores);
-            let centroid = screen.order[group * GROUP + lane];
-            let squared =
-                squared_distance(self.rows.row(row), screen.centroids.row(centroid as usize));
-            self.effort.measured += 1;
-            let best = (self.squared[row], self.nearest[row]);
-            if (squared, centroid) < best {
-                (self.squared[row], self.nearest[row]) = (squared, centroid);
-                cuts[row] = self.cut(row);
-                let left = screen.place[best.1 as usize] as usize / GROUP / self.per_block;
-                if left == group / self.per_block {
-                    lowest[row] = lowest[row].min(best.0);
-                } else if let Some(bounds) = &mut self.bounds {
-                    let place = row * bounds.moved.len() + left;
-                    let keeps = bounds.keeps(left, best.0);
-                    bounds.distances[place] = bounds.distances[place].min(keeps);
+        // Not "at least": a cut that is not a number rules nothing out.
+        if most > f32::NEG_INFINITY && !(most + margin < cuts[row]) {
+            // The best score first: it makes the cut that most of the others fall short of.
+            let mut lane = scores.iter().position(|&score| score == most).unwrap_or(0);
+            let mut left = u64::MAX;
+            while lane < GROUP {
+                // The row's own centroid, and lanes without one, have the score −∞.
+                if scores[lane] > f32::NEG_INFINITY {
+                    self.measure(row, group, lane, cuts, lowest);
+                    scores[lane] = f32::NEG_INFINITY;
                 }
-            } else {
-                lowest[row] = lowest[row].min(squared);
+                left &= !(1 << lane) & not_below(scores, cuts[row] - margin);
+                lane = left.trailing_zeros() as usize;
             }
+            most = largest(scores);
         }
         if self.bounds.is_some() {
             let keeps = self.residue(row).square - 2.0 * screen.unit * (most + margin);
             // An overflow to "not a number" keeps nothing.
             lowest[row] = if keeps.is_nan() { 0.0 } else { lowest[row].min(keeps) };
+        }
+    }
+
+    /// Measures the centroid in a lane of `group`, and takes it if it is nearer or an equal of a lower
+    /// number.
+    #[inline(always)]
+    fn measure(
+        &mut self,
+        row: usize,
+        group: usize,
+        lane: usize,
+        cuts: &mut [f32; BLOCK],
+        lowest: &mut [f32; BLOCK],
+    ) {
+        let screen = self.screen;
+        let centroid = screen.order[group * GROUP + lane];
+        let squared = squared_distance(self.rows.row(row), screen.centroids.row(centroid as usize));
+        self.effort.measured += 1;
+        let best = (self.squared[row], self.nearest[row]);
+        if (squared, centroid) >= best {
+            lowest[row] = lowest[row].min(squared);
+            return;
+        }
+        (self.squared[row], self.nearest[row]) = (squared, centroid);
+        cuts[row] = self.cut(row);
+        let left = screen.place[best.1 as usize] as usize / GROUP / self.per_block;
+        if left == group / self.per_block {
+            lowest[row] = lowest[row].min(best.0);
+        } else if let Some(bounds) = &mut self.bounds {
+            let place = row * bounds.moved.len() + left;
+            let keeps = bounds.keeps(left, best.0);
+            bounds.distances[place] = bounds.distances[place].min(keeps);
         }
     }
 
@@ -330,18 +353,6 @@ impl Pass<'_> {
 
 /// Covers what gets lost below the least normal numbers.
 const TINY: f64 = 1e-30;
-
-/// The largest of a group's scores.
-#[inline(always)]
-fn largest(scores: &[f32; GROUP]) -> f32 {
-    let mut most = [f32::NEG_INFINITY; 8];
-    for scores in scores.as_chunks::<8>().0 {
-        for lane in 0..8 {
-            most[lane] = if scores[lane] > most[lane] { scores[lane] } else { most[lane] };
-        }
-    }
-    most.into_iter().fold(f32::NEG_INFINITY, f32::max)
-}
 
 impl Bounds<'_> {
     /// A bit for each block that may have a centroid within √`squared` of `row`.
