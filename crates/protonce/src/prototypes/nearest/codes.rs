@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::kernel::{QUAD, halves};
 use crate::encoder::parallel_for;
+use crate::widest::widest;
 
 /// Steps of the prefix: eighths of the dimensions that may be looked at.
 const EIGHTHS: [usize; 6] = [1, 2, 3, 4, 6, 8];
@@ -194,7 +195,7 @@ pub fn encode<T: Copy + Default + Send>(
             for ((values, residue), vector) in
                 values.chunks_mut(length).zip(residues).zip(turned.chunks(length))
             {
-                *residue = encode_one(vector, turn, range, step, &mut code);
+                encode_one(vector, turn, range, step, &mut code, residue);
                 for (value, &coded) in values.iter_mut().zip(&code) {
                     *value = byte(coded);
                 }
@@ -243,42 +244,54 @@ pub fn usable(step: f32) -> bool {
     (1e-12..1e12).contains(&step)
 }
 
-/// Rounds `vector` to whole steps, into `code`.
-fn encode_one(vector: &[f32], turn: &Turn, range: Range, step: f32, code: &mut [f32]) -> Residue {
-    // Lengths are sums in float64; a part in a million covers their rounding to float32 and more.
-    const UP: f64 = 1.000_001;
-    let inverse = if usable(step) { 1.0 / step } else { 0.0 };
-    let mut shrink = inverse;
-    loop {
-        for (coded, value) in code.iter_mut().zip(vector) {
-            // To the next whole number: below 2²² float32 drops the fraction when 1.5 · 2²³ is added.
-            const WHOLE: f32 = 12_582_912.0;
-            *coded = (value * shrink).clamp(-range.largest, range.largest) + WHOLE - WHOLE;
+widest! {
+    /// Rounds `vector` to whole steps, into `code`; what that leaves out, into `residue`.
+    fn encode_one(
+        vector: &[f32],
+        turn: &Turn,
+        range: Range,
+        step: f32,
+        code: &mut [f32],
+        residue: &mut Residue,
+    ) {
+        // Added and taken off again, it rounds what is below 2²² to whole numbers: 1.5 · 2²³.
+        const WHOLE: f32 = 12_582_912.0;
+        // Lengths are sums in float64; a part in a million covers their rounding to float32 and more.
+        const UP: f64 = 1.000_001;
+        let mut shrink = if usable(step) { 1.0 / step } else { 0.0 };
+        loop {
+            for (coded, value) in code.iter_mut().zip(vector) {
+                *coded = (value * shrink).clamp(-range.largest, range.largest) + WHOLE - WHOLE;
+            }
+            let [a, b] = halves(code);
+            let longest = a.max(b).sqrt();
+            if longest <= range.longest {
+                break;
+            }
+            shrink *= (range.longest / longest) * 0.99;
         }
-        let [a, b] = halves(code);
-        let longest = a.max(b).sqrt();
-        if longest <= range.longest {
-            break;
+        let (vector, code) = (vector.as_chunks::<QUAD>().0, code.as_chunks::<QUAD>().0);
+        let (mut errors, mut squares, mut first) = ([0f64; QUAD], [0f64; QUAD], 0);
+        let mut heads = [0f64; LEVELS];
+        for (level, &prefix) in turn.prefixes.iter().enumerate() {
+            let quads = first..prefix / QUAD;
+            first = quads.end;
+            for (vector, code) in vector[quads.clone()].iter().zip(&code[quads]) {
+                for lane in 0..QUAD {
+                    let value = f64::from(vector[lane]);
+                    let error = value - f64::from(code[lane]) * f64::from(step);
+                    errors[lane] += error * error;
+                    squares[lane] += value * value;
+                }
+            }
+            heads[level] = squares.iter().sum();
+            residue.error[level] = (errors.iter().sum::<f64>().sqrt() * UP) as f32;
         }
-        shrink *= (range.longest / longest) * 0.99;
-    }
-    let mut residue = Residue { error: [0.0; LEVELS], tail: [0.0; LEVELS], square: 0.0, norm: 0.0 };
-    let (mut error, mut square, mut first) = (0f64, 0f64, 0);
-    let mut heads = [0f64; LEVELS];
-    for (level, &prefix) in turn.prefixes.iter().enumerate() {
-        for (value, coded) in vector[first..prefix].iter().zip(&code[first..prefix]) {
-            let (value, coded) = (f64::from(*value), f64::from(*coded));
-            error += (value - coded * f64::from(step)).powi(2);
-            square += value * value;
+        let square = heads[LEVELS - 1];
+        for level in 0..LEVELS {
+            residue.tail[level] = ((square - heads[level]).max(0.0).sqrt() * UP) as f32;
         }
-        first = prefix;
-        heads[level] = square;
-        residue.error[level] = (error.sqrt() * UP) as f32;
+        residue.square = (square * (1.0 - 2.0 * turn.error) / UP).max(0.0) as f32;
+        residue.norm = (square.sqrt() * (1.0 + turn.error) * UP) as f32;
     }
-    for level in 0..LEVELS {
-        residue.tail[level] = ((square - heads[level]).max(0.0).sqrt() * UP) as f32;
-    }
-    residue.square = (square * (1.0 - 2.0 * turn.error) / UP).max(0.0) as f32;
-    residue.norm = (square.sqrt() * (1.0 + turn.error) * UP) as f32;
-    residue
 }

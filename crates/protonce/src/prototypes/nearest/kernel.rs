@@ -32,12 +32,15 @@ const OFFSET: i32 = 128;
 
 /// Squared lengths of the two halves of a code that are summed apart: of every four values the first
 /// two, and the last two.
+#[inline(always)]
 pub fn halves(code: &[f32]) -> [f32; 2] {
-    let mut squares = [0.0; 2];
-    for (place, value) in code.iter().enumerate() {
-        squares[place / 2 % 2] += value * value;
+    let mut squares = [0f32; QUAD];
+    for quad in code.as_chunks::<QUAD>().0 {
+        for lane in 0..QUAD {
+            squares[lane] += quad[lane] * quad[lane];
+        }
     }
-    squares
+    [squares[0] + squares[1], squares[2] + squares[3]]
 }
 
 /// The value of a row's code as it is stored.
