@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-PROGRAM = Path(__file__).resolve().parent.parent / "target/release/protonce"
+PROGRAM = Path(os.environ.get("PROTONCE", Path(__file__).resolve().parent.parent / "target/release/protonce"))
 
 
 def load(name, count, dim):
