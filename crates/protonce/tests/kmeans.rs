@@ -1,5 +1,8 @@
 //! k-means against Lloyd's iterations written out: the same bits, however much work was skipped.
 
+// Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use protonce::prototypes::{Clustering, KMeans, Metric, Points, Start, squared_distance};
 use protonce::world::World;
 use rand::seq::index;

@@ -71,7 +71,7 @@ impl<'a> Points<'a> {
         dim: usize,
         metric: Metric,
     ) -> Result<Points<'a>, PrototypeError> {
-        let broken = values.iter().position(|value| !(value.abs() <= LARGEST));
+        let broken = values.iter().position(|value| value.is_nan() || value.abs() > LARGEST);
         if let Some(place) = broken {
             return Err(PrototypeError::NotFinite { row: (place / dim) as i64 });
         }
