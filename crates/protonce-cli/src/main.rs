@@ -4,6 +4,7 @@
 //! Human text and progress go to stderr. With `--json`, one JSON object goes to stdout and nothing
 //! else does. Exit status: 0 done, 2 wrong usage, 1 anything else.
 
+mod cluster;
 mod data;
 mod embed;
 mod eval;
@@ -55,6 +56,8 @@ enum Command {
     /// Take weights over from other tools and hand them on.
     #[command(subcommand)]
     Weights(weights::Command),
+    /// Group any embeddings by k-means, and compare the groups with labels.
+    Cluster(cluster::Arguments),
     /// Draw what a run discovered and how it went.
     Report(report::Arguments),
     /// Look at a pile of images.
@@ -84,6 +87,7 @@ fn run() -> anyhow::Result<()> {
         Command::Eval(command) => eval::run(&command),
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Weights(command) => weights::run(&command),
+        Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Data(command) => data::run(&command),
     }

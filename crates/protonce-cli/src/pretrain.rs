@@ -210,6 +210,22 @@ struct Settings {
     #[arg(long, value_name = "N")]
     warmup_epochs: Option<i64>,
 
+    /// Embeddings for the E-step: `full` is a pass of the momentum encoder over all images (published);
+    /// `bank` reuses the keys of the last epoch, which saves that pass but clusters older embeddings of
+    /// random views.
+    #[arg(long, value_parser = ["full", "bank"])]
+    expectation: Option<String>,
+
+    /// Epochs between two E-steps; more than 1 saves time where prototypes change slowly.
+    #[arg(long, value_name = "N")]
+    expectation_every: Option<i64>,
+
+    /// Begin each clustering with the clusters of the E-step before, once, in place of five random
+    /// starts.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    warm_start: bool,
+
     /// Normalise the batch in N groups, keys shuffled across them, as N GPUs would.
     #[arg(long, value_name = "N")]
     bn_splits: Option<i64>,
@@ -259,7 +275,7 @@ struct Settings {
     eval_every: Option<i64>,
 }
 
-fn clusters(text: &str) -> Result<Clusters, String> {
+pub fn clusters(text: &str) -> Result<Clusters, String> {
     if text == "auto" {
         return Ok(Clusters::Auto(Auto::Auto));
     }

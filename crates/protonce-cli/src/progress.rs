@@ -76,7 +76,7 @@ impl Display {
             self.work = Some(work);
             let (name, unit) = match work {
                 Work::Embedding => ("E-step: embedding", "images"),
-                Work::Clustering => ("E-step: clustering", "granularities"),
+                Work::Clustering => ("E-step: clustering", "iterations"),
                 Work::Training => ("M-step", "steps"),
                 Work::Features => ("evaluation: features", "images"),
             };
@@ -130,6 +130,9 @@ impl Display {
                     "E-step: {images} images → {} prototypes in {embedding_seconds:.1} s + {clustering_seconds:.1} s",
                     counts.collect::<Vec<_>>().join(", "),
                 ));
+                for warning in granularities.iter().filter_map(|g| g.warning.as_ref()) {
+                    self.warn(warning);
+                }
             }
             Event::Evaluation { epoch, knn, chance, .. } => {
                 let accuracies = knn.iter().map(|(k, top1)| format!("k {k} {top1:.1} %"));

@@ -2,8 +2,9 @@
 
 use clap::Args;
 use protonce::encoder::{Output, normalise_rows};
-use protonce::prototypes::KMeans;
+use protonce::prototypes::{KMeans, Metric, Points};
 use protonce::transfer::{Agreement, agreement};
+use protonce::world::World;
 use serde_json::json;
 
 use super::subject::while_turning;
@@ -32,8 +33,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 pub fn measure(prepared: &Prepared, clusters: i64, seed: u64) -> anyhow::Result<Outcome> {
     let features = prepared.labelled(Output::Features)?;
     let clusters = if clusters == 0 { features.classes } else { clusters };
-    let rows = normalise_rows(&features.test);
-    let clustering = while_turning("k-means", || KMeans::default().fit(&rows, clusters, seed))??;
+    let points = Points::from_tensor(&normalise_rows(&features.test), Metric::Euclidean)?;
+    let world = World::alone();
+    let clustering = while_turning("k-means", || {
+        let count = usize::try_from(clusters).unwrap_or(0);
+        KMeans::default().fit(&points, count, seed, None, &world, &mut |_, _| ())
+    })??;
     let labels = Vec::<i64>::try_from(&features.test_labels)?;
     let found = Vec::<i64>::try_from(&clustering.assignment)?;
     let found = agreement(&labels, &found);

@@ -3,6 +3,7 @@
 // Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cluster;
 mod evaluations;
 mod images;
 mod refusals;

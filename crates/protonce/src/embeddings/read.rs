@@ -406,3 +406,167 @@ pub fn read_labels(argument: &str) -> Result<Vec<i64>, ReadError> {
 fn widened<T: Into<i64>>(numbers: Vec<T>) -> Vec<i64> {
     numbers.into_iter().map(Into::into).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use parquet::data_type::{DoubleType, FloatType};
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+
+    /// An `.npy` file as numpy writes it.
+    fn npy(kind: &str, fortran: &str, shape: &str, values: &[u8]) -> Vec<u8> {
+        let mut header =
+            format!("{{'descr': '{kind}', 'fortran_order': {fortran}, 'shape': {shape}, }}");
+        while (10 + header.len() + 1) % 64 != 0 {
+            header.push(' ');
+        }
+        header.push('\n');
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.as_bytes());
+        bytes.extend(values);
+        bytes
+    }
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn new() -> Folder {
+            Folder(tempfile::tempdir().unwrap())
+        }
+
+        fn file(&self, name: &str, bytes: &[u8]) -> String {
+            let path = self.0.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path.to_str().unwrap().to_owned()
+        }
+    }
+
+    fn refusal(argument: &str) -> String {
+        read(argument).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn arrays_of_numpy_are_read_whatever_their_type_and_order() {
+        let folder = Folder::new();
+        let singles: Vec<u8> = (0..6).flat_map(|value| (value as f32).to_le_bytes()).collect();
+        let doubles: Vec<u8> = (0..6).flat_map(|value| f64::from(value).to_be_bytes()).collect();
+        let halves: Vec<u8> =
+            (0..6).flat_map(|value| f16::from_f32(value as f32).to_le_bytes()).collect();
+        let by_rows = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
+        let by_columns = [0.0, 2.0, 4.0, 1.0, 3.0, 5.0];
+        for (kind, order, bytes, expected) in [
+            ("<f4", "False", &singles, by_rows),
+            ("<f4", "True", &singles, by_columns),
+            (">f8", "False", &doubles, by_rows),
+            ("<f2", "False", &halves, by_rows),
+        ] {
+            let found = read(&folder.file("rows.npy", &npy(kind, order, "(2, 3)", bytes))).unwrap();
+            assert_eq!(found.dim(), 3);
+            assert_eq!(found.values(), expected, "{kind} {order}");
+            let mapped = matches!(found.storage, Storage::Mapped { .. });
+            assert_eq!(mapped, (kind, order) == ("<f4", "False"));
+        }
+        let short = folder.file("short.npy", &npy("<f4", "False", "(3, 3)", &singles));
+        assert!(refusal(&short).contains("ends too early"));
+        let flat = folder.file("flat.npy", &npy("<f4", "False", "(6,)", &singles));
+        assert!(refusal(&flat).contains("[rows, dim]"));
+        let none = folder.file("none.npy", &npy("<f4", "False", "(0, 3)", &[]));
+        assert!(refusal(&none).contains("at least one embedding"));
+        assert!(refusal(&folder.file("noise.npy", b"noise")).contains("not what its name says"));
+        assert!(refusal(&folder.file("rows.xyz", b"")).contains(".parquet"));
+        assert!(refusal("missing.npy").contains("missing.npy"));
+    }
+
+    #[test]
+    fn a_tensor_is_found_by_its_name_or_because_it_is_the_only_matrix() {
+        let folder = Folder::new();
+        let values: Vec<u8> = (0..6).flat_map(|value| (value as f32).to_le_bytes()).collect();
+        let view = |shape: &[usize]| {
+            safetensors::tensor::TensorView::new(Dtype::F32, shape.to_vec(), &values).unwrap()
+        };
+        let write = |name: &str, tensors: Vec<(&str, &[usize])>| {
+            let tensors = tensors.into_iter().map(|(name, shape)| (name, view(shape)));
+            folder.file(name, &safetensors::serialize(tensors, None).unwrap())
+        };
+        let one = write("one.safetensors", vec![("a", &[2, 3]), ("b", &[6])]);
+        assert_eq!(read(&one).unwrap().dim(), 3);
+        let two = write("two.safetensors", vec![("a", &[2, 3]), ("b", &[3, 2])]);
+        assert!(refusal(&two).contains("2 matrices"));
+        let chosen = read(&format!("{two}#b")).unwrap();
+        assert_eq!((chosen.dim(), chosen.values()), (2, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0][..]));
+        assert!(refusal(&format!("{two}#c")).contains("no matrix of numbers \"c\""));
+    }
+
+    #[test]
+    fn parquet_gives_a_column_of_lists_or_columns_of_numbers() {
+        let folder = Folder::new();
+        let write = |name: &str, schema: &str, columns: &[(&[f64], &[i16], &[i16])]| {
+            let path = folder.0.path().join(name);
+            let schema = Arc::new(parse_message_type(schema).unwrap());
+            let compressed = WriterProperties::builder()
+                .set_compression(parquet::basic::Compression::SNAPPY)
+                .build();
+            let file = File::create(&path).unwrap();
+            let mut writer = SerializedFileWriter::new(file, schema, Arc::new(compressed)).unwrap();
+            let mut group = writer.next_row_group().unwrap();
+            let mut columns = columns.iter();
+            while let Some(mut column) = group.next_column().unwrap() {
+                let (values, defined, repeated) = columns.next().unwrap();
+                // Columns that cannot be null have no levels.
+                let [defined, repeated] =
+                    [defined, repeated].map(|levels| (!levels.is_empty()).then_some(*levels));
+                match column.untyped() {
+                    parquet::column::writer::ColumnWriter::FloatColumnWriter(_) => {
+                        let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+                        column.typed::<FloatType>().write_batch(&values, defined, repeated)
+                    }
+                    _ => column.typed::<DoubleType>().write_batch(values, defined, repeated),
+                }
+                .unwrap();
+                column.close().unwrap();
+            }
+            group.close().unwrap();
+            writer.close().unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let list = "message m { optional group e (LIST) { repeated group list { optional float element; } } required double x; required float y; }";
+        let numbers = [0.0, 1.0, 2.0, 3.0];
+        let (x, y) = (&[7.0, 8.0][..], &[9.0, 10.0][..]);
+        let with = |lists: (&'static [i16], &'static [i16]), name: &str| {
+            let count = lists.0.iter().filter(|&&level| level == 3).count();
+            write(
+                name,
+                list,
+                &[(&numbers[..count], lists.0, lists.1), (x, &[], &[]), (y, &[], &[])],
+            )
+        };
+        let good = with((&[3, 3, 3, 3], &[0, 1, 0, 1]), "good.parquet");
+        let found = read(&good).unwrap();
+        assert_eq!((found.dim(), found.values()), (2, &[0.0, 1.0, 2.0, 3.0][..]));
+        let x = read(&format!("{good}#x")).unwrap();
+        assert_eq!((x.dim(), x.values()), (1, &[7.0, 8.0][..]));
+        let ragged = with((&[3, 3, 3, 3], &[0, 1, 1, 0]), "ragged.parquet");
+        assert!(refusal(&ragged).contains("1 numbers in row 1 and 3 in row 0"));
+        let null = with((&[3, 3, 3, 2], &[0, 1, 0, 1]), "null.parquet");
+        assert!(refusal(&null).contains("null"));
+        let wide = "message m { required double x; required float y; }";
+        let wide = write("wide.parquet", wide, &[(&[7.0, 8.0], &[], &[]), (y, &[], &[])]);
+        let found = read(&wide).unwrap();
+        assert_eq!((found.dim(), found.values()), (2, &[7.0, 9.0, 8.0, 10.0][..]));
+    }
+
+    #[test]
+    fn labels_are_numbers_or_lines() {
+        let folder = Folder::new();
+        let numbers: Vec<u8> = [5i64, -1, 5].iter().flat_map(|value| value.to_le_bytes()).collect();
+        let file = folder.file("labels.npy", &npy("<i8", "False", "(3,)", &numbers));
+        assert_eq!(read_labels(&file).unwrap(), [5, -1, 5]);
+        let lines = folder.file("labels.txt", b"frog\ncat\nfrog\n");
+        assert_eq!(read_labels(&lines).unwrap(), [1, 0, 1]);
+    }
+}

@@ -19,6 +19,7 @@ pub mod winograd;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+pub(crate) use autograd::parallel_for;
 pub use descent::Descent;
 pub use extract::{Extracted, Output, extract, extract_batches, image_tensor};
 pub use layers::Mode;

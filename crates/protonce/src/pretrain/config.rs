@@ -95,6 +95,17 @@ impl Clusters {
     }
 }
 
+/// Where the E-step takes the embeddings from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expectation {
+    /// The momentum encoder sees all images, as published.
+    Full,
+    /// The keys of the epoch before: no pass over the images, but of random views, and of an encoder
+    /// that has changed since.
+    Bank,
+}
+
 /// The arithmetic that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -155,6 +166,12 @@ pub struct Config {
     pub clusters: Clusters,
     /// Epochs without prototypes at the start.
     pub warmup_epochs: usize,
+    /// Where the E-step takes the embeddings from.
+    pub expectation: Expectation,
+    /// Epochs between two E-steps.
+    pub expectation_every: usize,
+    /// Whether an E-step begins with the clusters of the one before, in place of random starts.
+    pub warm_start: bool,
     /// Groups of the batch that are normalised separately.
     pub bn_splits: i64,
     /// What all random choices follow from.
@@ -233,6 +250,9 @@ impl Config {
             duplicates = "keep"
             clusters = [25000, 50000, 100000]
             warmup-epochs = 20
+            expectation = "full"
+            expectation-every = 1
+            warm-start = false
             bn-splits = 1
             seed = 0
             precision = "auto"
@@ -333,6 +353,13 @@ impl Config {
         }
     }
 
+    /// The epoch that began with the E-step whose prototypes `epoch` is trained with; none while there
+    /// are none.
+    pub fn expectation_before(&self, epoch: usize) -> Option<usize> {
+        let since = epoch.checked_sub(self.warmup_epochs)?;
+        (self.method == Method::Pcl).then(|| epoch - since % self.expectation_every)
+    }
+
     fn validate(&self) -> Result<(), ConfigError> {
         let check = |holds: bool, name, found: String, expected| {
             if holds { Ok(()) } else { Err(ConfigError::OutOfRange { name, found, expected }) }
@@ -347,6 +374,7 @@ impl Config {
             ("log-every", self.log_every as i64),
             ("save-every", self.save_every as i64),
             ("eval-every", self.eval_every as i64),
+            ("expectation-every", self.expectation_every as i64),
         ] {
             check(value > 0, name, value.to_string(), positive)?;
         }

@@ -336,7 +336,11 @@ pub(crate) fn read_tensors(file: &Path) -> Result<NamedTensors, RunError> {
     Tensor::read_safetensors(file).map_err(read_error(file))
 }
 
-fn write_tensors(file: &Path, tensors: &NamedTensors) -> Result<(), RunError> {
+/// Writes a safetensors file, whole or not at all.
+///
+/// # Errors
+/// When it cannot be written; what was there before stays.
+pub fn write_tensors(file: &Path, tensors: &NamedTensors) -> Result<(), RunError> {
     let tensors: NamedTensors = tensors
         .iter()
         .map(|(name, tensor)| (name.clone(), tensor.to_device(Device::Cpu).contiguous()))
@@ -344,7 +348,11 @@ fn write_tensors(file: &Path, tensors: &NamedTensors) -> Result<(), RunError> {
     replace(file, |scratch| Tensor::write_safetensors(&tensors, scratch).map_err(io::Error::other))
 }
 
-fn write_file(file: &Path, contents: &[u8]) -> Result<(), RunError> {
+/// Writes a file, whole or not at all.
+///
+/// # Errors
+/// When it cannot be written; what was there before stays.
+pub fn write_file(file: &Path, contents: &[u8]) -> Result<(), RunError> {
     replace(file, |scratch| fs::write(scratch, contents))
 }
 

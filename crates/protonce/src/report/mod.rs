@@ -10,6 +10,7 @@
 //! the run folder was copied.
 
 mod canvas;
+mod cluster_choice;
 mod error;
 mod events;
 mod loss_curve;
@@ -17,6 +18,7 @@ mod neighbour_grid;
 mod prototype_grid;
 mod save;
 
+pub use cluster_choice::{Choice, cluster_choice};
 pub use error::ReportError;
 pub use loss_curve::loss_curve;
 pub use neighbour_grid::{Neighbours, Shown, neighbour_grid};

@@ -3,8 +3,11 @@
 use protonce::contrast::{Duplicates, info_nce, proto_nce};
 use protonce::encoder::normalise_rows;
 use protonce::pretrain::Config;
-use protonce::prototypes::{ConcentrationOptions, KMeans, Prototypes, concentration};
+use protonce::prototypes::{
+    ConcentrationOptions, KMeans, Metric, Points, Prototypes, concentration,
+};
 use protonce::transfer::{Knn, Rows, Svm, average_precision, knn_accuracy};
+use protonce::world::World;
 use tch::{Kind, Tensor};
 
 use crate::fixtures::{Tensors, load};
@@ -119,11 +122,13 @@ fn support_vector_machines_are_the_published_ones() {
 #[test]
 fn clustering_is_as_good_as_faiss() {
     let fixture = Tensors::load("kmeans.safetensors");
-    let embeddings = fixture.get("embeddings");
+    let points = Points::from_tensor(&fixture.get("embeddings"), Metric::Euclidean).unwrap();
     for clusters in [100, 400] {
         let name = format!("objective.{clusters}");
         let reference = fixture.get(&name).double_value(&[0]);
-        let found = KMeans::default().fit(&embeddings, clusters, 0).unwrap().objective;
+        let (world, options) = (World::alone(), KMeans::default());
+        let clustering = options.fit(&points, clusters, 0, None, &world, &mut |_, _| ()).unwrap();
+        let found = clustering.objective;
         println!("k {clusters}: objective {found:.1}, faiss {reference:.1}");
         assert!(found <= 1.02 * reference, "k {clusters}: {found} against {reference}");
     }
