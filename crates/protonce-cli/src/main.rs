@@ -9,6 +9,7 @@ mod eval;
 mod pretrain;
 mod progress;
 mod report;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -48,8 +49,10 @@ enum Command {
     /// Measure what a pretrained encoder is worth.
     #[command(subcommand)]
     Eval(eval::Command),
-    /// Draw what a run discovered and how it went.
+    /// Write a page that shows what a run discovered and how it went.
     Report(report::Arguments),
+    /// Show the same page live while runs go on.
+    Serve(serve::Arguments),
     /// Look at a pile of images.
     #[command(subcommand)]
     Data(data::Command),
@@ -76,6 +79,7 @@ fn run() -> anyhow::Result<()> {
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Eval(command) => eval::run(&command),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Data(command) => data::run(&command),
     }
 }

@@ -22,7 +22,9 @@ use tch::{Device, Kind, Tensor};
 
 pub use config::{Auto, Clusters, Config, ConfigError, Method, PrecisionChoice, Schedule};
 pub use event::{Event, GranularitySummary, Measures, Notice, Observer, Work};
-pub use run_folder::{RunError, RunFolder, Weights, read_events, read_weights};
+pub use run_folder::{
+    RunError, RunFolder, Weights, data_fingerprint, prototype_files, read_events, read_weights,
+};
 
 use crate::data::Dataset;
 use crate::encoder::{Encoder, EncoderError, Output, Precision, extract};

@@ -1,10 +1,8 @@
-//! A picture being drawn: text, lines, dots and images on white.
+//! A picture being drawn: text, lines and images on white.
 
 use ab_glyph::{Font, FontRef, ScaleFont, point};
 use image::RgbImage;
-use tiny_skia::{
-    Color, LineCap, LineJoin, Paint, PathBuilder, Pixmap, Stroke, StrokeDash, Transform,
-};
+use tiny_skia::{Color, Paint, PathBuilder, Pixmap, Stroke, Transform};
 
 use super::ReportError;
 
@@ -15,23 +13,6 @@ pub(super) const WHITE: Colour = [255, 255, 255];
 pub(super) const INK: Colour = [28, 28, 30];
 pub(super) const FADED_INK: Colour = [96, 96, 102];
 pub(super) const HAIRLINE: Colour = [222, 222, 226];
-
-/// Which point of a text `x` is.
-#[derive(Clone, Copy)]
-pub(super) enum Align {
-    Left,
-    Centre,
-    Right,
-}
-
-/// How a line is stroked.
-#[derive(Clone, Copy)]
-pub(super) struct Pen {
-    pub(super) colour: Colour,
-    /// Pixels.
-    pub(super) width: f32,
-    pub(super) dashed: bool,
-}
 
 /// A white picture to draw on. Places and sizes are in pixels, from the top left corner.
 pub(super) struct Canvas {
@@ -86,20 +67,9 @@ impl Canvas {
         String::new()
     }
 
-    /// Writes one line of text; `y` is its baseline.
-    pub(super) fn text(
-        &mut self,
-        text: &str,
-        (x, y): (f32, f32),
-        size: f32,
-        colour: Colour,
-        align: Align,
-    ) {
-        let mut x = match align {
-            Align::Left => x,
-            Align::Centre => x - self.text_width(text, size) / 2.0,
-            Align::Right => x - self.text_width(text, size),
-        };
+    /// Writes one line of text; `x` is its left end, `y` its baseline.
+    pub(super) fn text(&mut self, text: &str, (x, y): (f32, f32), size: f32, colour: Colour) {
+        let mut x = x;
         let font = self.font.as_scaled(size);
         let mut previous = None;
         let (width, height) = (self.pixels.width() as i32, self.pixels.height() as i32);
@@ -129,45 +99,15 @@ impl Canvas {
         }
     }
 
-    /// Joins points by straight lines; a single point becomes a dot.
-    pub(super) fn line(&mut self, points: &[(f32, f32)], pen: Pen) {
-        let Some((&first, rest)) = points.split_first() else { return };
-        if rest.is_empty() {
-            self.dot(first, pen.width, pen.colour);
-            return;
-        }
+    /// Draws a straight line, one pixel wide.
+    pub(super) fn hairline(&mut self, [from, to]: [(f32, f32); 2], colour: Colour) {
         let mut path = PathBuilder::new();
-        path.move_to(first.0, first.1);
-        for &(x, y) in rest {
-            path.line_to(x, y);
-        }
-        let stroke = Stroke {
-            width: pen.width,
-            line_cap: if pen.dashed { LineCap::Butt } else { LineCap::Round },
-            line_join: LineJoin::Round,
-            dash: if pen.dashed {
-                StrokeDash::new(vec![3.0 * pen.width, 2.0 * pen.width], 0.0)
-            } else {
-                None
-            },
-            ..Stroke::default()
-        };
+        path.move_to(from.0, from.1);
+        path.line_to(to.0, to.1);
+        let stroke = Stroke { width: 1.0, ..Stroke::default() };
         if let Some(path) = path.finish() {
             let identity = Transform::identity();
-            self.pixels.stroke_path(&path, &paint(pen.colour), &stroke, identity, None);
-        }
-    }
-
-    /// Fills a circle.
-    pub(super) fn dot(&mut self, (x, y): (f32, f32), radius: f32, colour: Colour) {
-        if let Some(circle) = PathBuilder::from_circle(x, y, radius) {
-            self.pixels.fill_path(
-                &circle,
-                &paint(colour),
-                tiny_skia::FillRule::Winding,
-                Transform::identity(),
-                None,
-            );
+            self.pixels.stroke_path(&path, &paint(colour), &stroke, identity, None);
         }
     }
 
@@ -211,16 +151,16 @@ mod tests {
     #[test]
     fn text_marks_pixels_only_beside_its_anchor() {
         let mut canvas = Canvas::new(200, 40).unwrap();
-        canvas.text("prototypes", (100.0, 25.0), 15.0, INK, Align::Right);
+        canvas.text("prototypes", (100.0, 25.0), 15.0, INK);
         let picture = canvas.finish();
         assert!(ink(&picture) > 100);
-        assert!(picture.enumerate_pixels().all(|(x, _, pixel)| x <= 101 || pixel.0 == WHITE));
+        assert!(picture.enumerate_pixels().all(|(x, _, pixel)| x >= 99 || pixel.0 == WHITE));
     }
 
     #[test]
     fn text_beyond_the_edge_is_cut_not_fatal() {
         let mut canvas = Canvas::new(20, 20).unwrap();
-        canvas.text("far too long for this", (-30.0, 4.0), 30.0, INK, Align::Left);
+        canvas.text("far too long for this", (-30.0, 4.0), 30.0, INK);
         canvas.image(&RgbImage::new(50, 50), (10, 10));
         assert!(ink(&canvas.finish()) > 100);
     }
