@@ -112,9 +112,8 @@ impl Display {
         }
         let run = run.display();
         match outcome {
-            Outcome::Finished => self.line(&format!(
-                "done: {run}; see what it discovered with: protonce report {run}"
-            )),
+            Outcome::Finished => self
+                .line(&format!("done: {run}; see what it discovered with: protonce report {run}")),
             Outcome::Stopped => self.line(&format!(
                 "stopped and saved; go on with: protonce pretrain --out {run} --resume"
             )),

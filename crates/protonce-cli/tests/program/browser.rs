@@ -181,9 +181,11 @@ impl Browser {
 
     /// Scrolls the first element of a selector into view and gives its middle.
     fn middle_of(&mut self, selector: &str) -> (f64, f64) {
+        // Two frames later scrolling has come to its end, and with it what scrolling hides.
         let place = self.value(&format!(
-            "(() => {{ const e = document.querySelector({selector:?}); \
+            "(async () => {{ const e = document.querySelector({selector:?}); \
              e.scrollIntoView({{ block: 'center', behavior: 'instant' }}); \
+             for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame); \
              const b = e.getBoundingClientRect(); \
              return [b.left + b.width / 2, b.top + b.height / 2]; }})()"
         ));

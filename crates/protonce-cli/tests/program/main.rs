@@ -3,8 +3,12 @@
 // Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod browser;
 mod images;
+mod large;
+mod live;
 mod refusals;
+mod report;
 mod resume;
 mod runs;
 

@@ -468,7 +468,8 @@ mod tests {
         let folder = run.path().join("prototypes");
         fs::create_dir(&folder).unwrap();
         for epoch in [10_000, 9_999, 2, 100_000] {
-            fs::write(folder.join(format!("{}.safetensors", checkpoint_name(epoch, 0))), "").unwrap();
+            fs::write(folder.join(format!("{}.safetensors", checkpoint_name(epoch, 0))), "")
+                .unwrap();
         }
         for other in ["embeddings.safetensors", ".epoch-0003.safetensors", "epoch-x.safetensors"] {
             fs::write(folder.join(other), "").unwrap();

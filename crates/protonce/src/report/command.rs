@@ -36,9 +36,8 @@ fn flags(preset: &str, settings: &Table) -> Result<Vec<(String, Value)>, ConfigE
     if let Some(size) = chosen.get("image-size") {
         preset.insert("image-size".to_owned(), size.clone());
     }
-    let differs = |(name, value): &(&String, &Value)| {
-        *name != "data" && preset.get(*name) != Some(value)
-    };
+    let differs =
+        |(name, value): &(&String, &Value)| *name != "data" && preset.get(*name) != Some(value);
     let flags = settings.iter().filter(differs);
     Ok(flags.map(|(name, value)| (name.clone(), value.clone())).collect())
 }

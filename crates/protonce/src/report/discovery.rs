@@ -261,9 +261,8 @@ pub(super) fn discover(
         epoch: step.epoch,
         images,
         readable: step.granularities[0].assignment.iter().filter(|&&p| p >= 0).count(),
-        classes: dataset.map_or(Vec::new(), |data| {
-            data.classes().iter().map(|name| shortened(name)).collect()
-        }),
+        classes: dataset
+            .map_or(Vec::new(), |data| data.classes().iter().map(|name| shortened(name)).collect()),
         class_table: match (&labels, &tallies) {
             (Some(labels), Some(tallies)) => class_table(labels, tallies),
             _ => Vec::new(),
@@ -280,7 +279,10 @@ pub(super) fn discover(
                 identical: dataset.is_some_and(|data| equal_files(data, *a, *b)),
             })
             .collect(),
-        doubtful: doubtful.iter().map(|(image, label, share)| (at(image), *label, *share)).collect(),
+        doubtful: doubtful
+            .iter()
+            .map(|(image, label, share)| (at(image), *label, *share))
+            .collect(),
         changes: changes(&files, labels.as_deref(), limits.changes, progress),
         steps: files.len(),
         sampled: sample.images.len(),
@@ -315,10 +317,7 @@ impl Sample {
 
     /// The similarity of every image to its prototypes, and the embeddings of the sample, in one
     /// pass over the file. Images without a finite embedding leave the sample.
-    fn read(
-        self,
-        step: &Expectation,
-    ) -> Result<(Option<Vec<Vec<f32>>>, Sample), ReportError> {
+    fn read(self, step: &Expectation) -> Result<(Option<Vec<Vec<f32>>>, Sample), ReportError> {
         let mut wanted = self.images.iter().copied().peekable();
         let mut kept = Sample { images: Vec::new(), rows: Vec::new() };
         let similarities = step.similarities(|image, row| {
@@ -443,9 +442,8 @@ fn view(
             id,
             size: members[id].len(),
             concentration: granularity.concentration[id],
-            labels: tallies.map_or(Vec::new(), |tallies| {
-                tallies[id].iter().take(LABELS).copied().collect()
-            }),
+            labels: tallies
+                .map_or(Vec::new(), |tallies| tallies[id].iter().take(LABELS).copied().collect()),
             children: children
                 .filter_map(|(child, images)| Some((*position.get(child)?, *images)))
                 .collect(),
@@ -687,8 +685,10 @@ impl Table {
                     words(order.iter().map(|&image| unsigned(granularity.assignment[image])))
                 })
                 .collect(),
-            x: STANDARD.encode(order.iter().flat_map(|i| point(i).0.to_le_bytes()).collect::<Vec<_>>()),
-            y: STANDARD.encode(order.iter().flat_map(|i| point(i).1.to_le_bytes()).collect::<Vec<_>>()),
+            x: STANDARD
+                .encode(order.iter().flat_map(|i| point(i).0.to_le_bytes()).collect::<Vec<_>>()),
+            y: STANDARD
+                .encode(order.iter().flat_map(|i| point(i).1.to_le_bytes()).collect::<Vec<_>>()),
         }
     }
 }

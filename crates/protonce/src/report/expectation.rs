@@ -70,8 +70,7 @@ impl Expectation {
         let dim = self.granularities[0].dim;
         let mut file = TensorFile::open(&path)?;
         let place = file.find("embeddings", Dtype::F32, &[Some(self.images()), Some(dim)])?;
-        let mut similarities =
-            vec![vec![f32::NAN; self.images()]; self.granularities.len()];
+        let mut similarities = vec![vec![f32::NAN; self.images()]; self.granularities.len()];
         let mut unit = vec![0.0; dim];
         file.rows(&place, |image, embedding| {
             let length = embedding.iter().map(|value| value * value).sum::<f32>().sqrt();

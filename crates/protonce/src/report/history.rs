@@ -245,9 +245,8 @@ impl Stretch {
             instance_accuracy: images * finite(progress.instance_accuracy).unwrap_or(f64::NAN),
             prototype_images: prototype.map_or(0.0, |_| images),
             prototype_loss: images * prototype.unwrap_or(0.0),
-            prototype_accuracy: prototype.map_or(0.0, |_| {
-                images * finite(progress.prototype_accuracy).unwrap_or(f64::NAN)
-            }),
+            prototype_accuracy: prototype
+                .map_or(0.0, |_| images * finite(progress.prototype_accuracy).unwrap_or(f64::NAN)),
         })
     }
 
@@ -375,9 +374,7 @@ impl History {
     pub(super) fn read(run: &Path) -> Result<History, ReportError> {
         let path = run.join("events.jsonl");
         let mut history = History::default();
-        Log::new(&path)
-            .read(&mut history)
-            .map_err(|source| ReportError::Read { path, source })?;
+        Log::new(&path).read(&mut history).map_err(|source| ReportError::Read { path, source })?;
         Ok(history)
     }
 
@@ -574,7 +571,9 @@ mod tests {
     fn a_torn_line_is_passed_over_and_what_is_repeated_replaces() {
         let mut run = Written::new();
         run.append(step(0, 5, 4.0).as_bytes());
-        run.append(b"{\"event\":\"step\",\"epoch\":0,\"loss\":\"\xe2\x82{\"event\":\"expectation\"}\n");
+        run.append(
+            b"{\"event\":\"step\",\"epoch\":0,\"loss\":\"\xe2\x82{\"event\":\"expectation\"}\n",
+        );
         run.append((step(0, 5, 5.0) + "{\"event\":\"weather\"}\n\n").as_bytes());
         assert_eq!(run.points(), [(0.5, 5.0)]);
     }
@@ -627,7 +626,9 @@ mod tests {
             );
             history.record(serde_json::from_str(&evaluation).unwrap());
         }
-        assert!(history.points.len() <= MOST_POINTS && history.points.capacity() <= MOST_POINTS * 2);
+        assert!(
+            history.points.len() <= MOST_POINTS && history.points.capacity() <= MOST_POINTS * 2
+        );
         assert!(history.evaluations.len() <= MOST_ENTRIES);
         assert_eq!(history.best, Some((96.0, 20, 96)));
         let images: f64 = history.points.iter().map(|point| point.images).sum();

@@ -132,7 +132,11 @@ fn routes(served: Arc<Served>) -> Router {
 }
 
 /// Refuses what another site's page asks for under a name of its own that it made to point here.
-async fn only_own_name(State(served): State<Arc<Served>>, request: Request, next: Next) -> Response {
+async fn only_own_name(
+    State(served): State<Arc<Served>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     if served.local && !host.is_some_and(names_this_machine) {
         return StatusCode::FORBIDDEN.into_response();
@@ -321,8 +325,13 @@ fn make_discoveries(served: &Served, map: usize) {
             }
             *made = newest;
             let found = match is_whole(&run.source.run) {
-                true => discover(&run.source.run, run.source.dataset.as_ref(), limits, &mut |_, _, _| {})
-                    .map_err(|error| error.to_string()),
+                true => discover(
+                    &run.source.run,
+                    run.source.dataset.as_ref(),
+                    limits,
+                    &mut |_, _, _| {},
+                )
+                .map_err(|error| error.to_string()),
                 false => Err("the run's prototypes lie outside of its folder".to_owned()),
             };
             let json = match found {
@@ -365,10 +374,13 @@ mod tests {
 
     #[test]
     fn only_this_machines_names_are_its_names() {
-        for host in ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:80", "[::1]", "10.0.0.1"] {
+        for host in ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:80", "[::1]", "10.0.0.1"]
+        {
             assert!(names_this_machine(host), "{host}");
         }
-        for host in ["evil.example", "evil.example:8080", "localhost.evil.example", "", "127.0.0.1.x"] {
+        for host in
+            ["evil.example", "evil.example:8080", "localhost.evil.example", "", "127.0.0.1.x"]
+        {
             assert!(!names_this_machine(host), "{host}");
         }
     }

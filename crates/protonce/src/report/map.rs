@@ -154,7 +154,8 @@ mod tests {
     fn corners(each: usize) -> Vec<f32> {
         let mut rows = Vec::new();
         for row in 0..3 * each {
-            let mut point = [0.03 * (row % 7) as f32, 0.02 * (row % 5) as f32, 0.01 * (row % 3) as f32];
+            let mut point =
+                [0.03 * (row % 7) as f32, 0.02 * (row % 5) as f32, 0.01 * (row % 3) as f32];
             point[row / each] += 1.0;
             let length = point.iter().map(|value| value * value).sum::<f32>().sqrt();
             rows.extend(point.map(|value| value / length));
@@ -180,8 +181,7 @@ mod tests {
         let neighbours = Neighbours::of(&rows, 3);
         let map = lay_out(&rows, 3, &neighbours, &mut |_| {}).unwrap();
         assert!(map.iter().all(|&(x, y)| (0.0..=1.0).contains(&x) && (0.0..=1.0).contains(&y)));
-        let distance =
-            |a: usize, b: usize| (map[a].0 - map[b].0).hypot(map[a].1 - map[b].1);
+        let distance = |a: usize, b: usize| (map[a].0 - map[b].0).hypot(map[a].1 - map[b].1);
         let right = (0..180).filter(|&point| {
             let nearest = (0..180)
                 .filter(|&other| other != point)

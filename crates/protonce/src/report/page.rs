@@ -181,8 +181,7 @@ pub fn write_report(
 ) -> Result<ReportSummary, ReportError> {
     let source = Source::open(run, options.data.as_deref())?;
     let history = History::read(run)?;
-    let limits =
-        Limits { map: options.map, prototypes: 6000, changes: 64, thumbnails: 14_000 };
+    let limits = Limits { map: options.map, prototypes: 6000, changes: 64, thumbnails: 14_000 };
     let discovered = match source.config.method {
         Method::Pcl => discover(run, source.dataset.as_ref(), limits, progress)?,
         Method::Moco => None,
@@ -259,7 +258,8 @@ fn page(content: &Content, sheets: &[String], nonce: &str) -> Result<String, Rep
         .replace('<', "\\u003c");
     let title = escaped(content.runs.first().map_or("protonce", |run| &run.view.name));
     let policy = policy(content.live, nonce);
-    let mut page = String::with_capacity(json.len() + sheets.iter().map(String::len).sum::<usize>());
+    let mut page =
+        String::with_capacity(json.len() + sheets.iter().map(String::len).sum::<usize>());
     // Piece by piece, so that nothing in the data is ever taken for a placeholder.
     let mut rest = HTML;
     while let Some((before, after)) = rest.split_once("{{") {

@@ -150,7 +150,8 @@ fn draw_title(
     let left = MARGIN as f32;
     let granularity = &step.granularities[grid.granularity];
     let epoch = step.epoch.map_or(String::new(), |epoch| format!(", epoch {epoch}"));
-    let title = format!("The {shown} largest of {} prototypes{epoch}", thousands(granularity.count));
+    let title =
+        format!("The {shown} largest of {} prototypes{epoch}", thousands(granularity.count));
     canvas.text(&title, (left, 42.0), 22.0, INK);
 
     let order = if nearest_first { "nearest first" } else { "in order of index" };
@@ -206,7 +207,8 @@ fn draw_header(
 fn majority<'a>(members: &[u32], labels: Labels<'a>) -> Option<(&'a str, f64)> {
     let mut counts = BTreeMap::<usize, usize>::new();
     for &member in members {
-        let label = labels.of_image.get(member as usize).and_then(|&label| usize::try_from(label).ok());
+        let label =
+            labels.of_image.get(member as usize).and_then(|&label| usize::try_from(label).ok());
         if let Some(label) = label.filter(|&label| label < labels.names.len()) {
             *counts.entry(label).or_default() += 1;
         }

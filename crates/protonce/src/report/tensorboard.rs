@@ -37,12 +37,7 @@ impl TensorBoard {
     /// For the run in the folder `run`, whose epochs have `steps_per_epoch` steps over the images
     /// of `dataset`. Nothing is written before the first event.
     pub fn new(run: &Path, dataset: &Dataset, steps_per_epoch: usize) -> TensorBoard {
-        TensorBoard {
-            run: run.to_owned(),
-            dataset: dataset.clone(),
-            steps_per_epoch,
-            file: None,
-        }
+        TensorBoard { run: run.to_owned(), dataset: dataset.clone(), steps_per_epoch, file: None }
     }
 
     /// Writes an event that the run's log already has.
@@ -52,7 +47,16 @@ impl TensorBoard {
     pub fn record(&mut self, event: &Event) -> Result<(), ReportError> {
         let done = |epoch: usize, step: usize| (epoch * self.steps_per_epoch + step) as i64;
         let (step, values) = match event {
-            Event::Step { epoch, step, measures, learning_rate, images_per_second, seconds, waited, .. } => {
+            Event::Step {
+                epoch,
+                step,
+                measures,
+                learning_rate,
+                images_per_second,
+                seconds,
+                waited,
+                ..
+            } => {
                 let mut values = scalars("train", measures);
                 values.push(scalar("train/learning_rate", *learning_rate));
                 values.push(scalar("speed/images_per_second", *images_per_second));
@@ -106,8 +110,9 @@ impl TensorBoard {
             values.push(histogram(&format!("prototypes_{m}/sizes"), sizes));
             values.push(histogram(&format!("prototypes_{m}/concentrations"), concentrations));
             let grid = PrototypeGrid { granularity: m, ..PrototypeGrid::default() };
-            let picture =
-                prototype_grid(path, &grid, labels, |index| pixels(&self.dataset, index).ok_or(()))?;
+            let picture = prototype_grid(path, &grid, labels, |index| {
+                pixels(&self.dataset, index).ok_or(())
+            })?;
             let (width, height) = picture.dimensions();
             let mut png = Vec::new();
             PngEncoder::new(&mut png)
@@ -182,14 +187,13 @@ fn masked_checksum(bytes: &[u8]) -> u32 {
 }
 
 fn scalars(group: &str, measures: &Measures) -> Vec<Value> {
-    let Measures {
-        loss,
-        instance_loss,
-        instance_accuracy,
-        prototype_loss,
-        prototype_accuracy,
-    } = measures;
-    let always = [("loss", loss), ("instance_loss", instance_loss), ("instance_accuracy", instance_accuracy)];
+    let Measures { loss, instance_loss, instance_accuracy, prototype_loss, prototype_accuracy } =
+        measures;
+    let always = [
+        ("loss", loss),
+        ("instance_loss", instance_loss),
+        ("instance_accuracy", instance_accuracy),
+    ];
     let sometimes =
         [("prototype_loss", prototype_loss), ("prototype_accuracy", prototype_accuracy)];
     let sometimes = sometimes.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));

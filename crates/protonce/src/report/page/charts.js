@@ -79,6 +79,7 @@ class LineChart extends Chart {
   constructor(options) {
     super(options);
     this.format = options.format || short;
+    this.tick = options.tick || this.format;
     this.range = options.range;
     this.smoothed = options.smoothed !== false;
     this.series = [];
@@ -122,7 +123,7 @@ class LineChart extends Chart {
     const parts = [];
     for (const tick of ticks(low, high, 4)) {
       parts.push(svg("line", { class: "axis", x1: box.left, x2: width - box.right, y1: y(tick), y2: y(tick) }));
-      parts.push(svg("text", { x: box.left - 8, y: y(tick) + 4, "text-anchor": "end" }, this.format(tick)));
+      parts.push(svg("text", { x: box.left - 8, y: y(tick) + 4, "text-anchor": "end" }, this.tick(tick)));
     }
     for (const tick of ticks(left, right, Math.max(2, Math.min(8, width / 90)))) {
       parts.push(svg("text", { x: x(tick), y: height - 6, "text-anchor": "middle" }, short(tick)));

@@ -241,7 +241,7 @@ class ImageMap {
   /** One picture for every cell of the screen, the same ones while the map moves. */
   drawPictures(context, { w, h, scale, left, top, ratio }) {
     const gap = 38 * ratio;
-    const side = 34 * ratio;
+    const side = 36 * ratio;
     const taken = new Set();
     const { x, y } = this.shown;
     context.imageSmoothingQuality = "high";
@@ -258,9 +258,6 @@ class ImageMap {
       if (taken.has(cell)) continue;
       taken.add(cell);
       const [dx, dy] = [left + (cx + 0.5) * gap - side / 2, top + (cy + 0.5) * gap - side / 2];
-      const at3 = place * 3;
-      context.fillStyle = css([this.rgb[at3], this.rgb[at3 + 1], this.rgb[at3 + 2]]);
-      context.fillRect(dx - ratio, dy - ratio, side + 2 * ratio, side + 2 * ratio);
       this.drawPicture(context, place, dx, dy, side);
     }
   }

@@ -39,7 +39,7 @@ const page = {
     if (linked.join() !== this.linked) {
       this.linked = linked.join();
       document.getElementById("nav").replaceChildren(...linked.map((next) =>
-        el("li", {}, el("a", { href: `#${next}` }, this.sections.get(next).querySelector("h2").textContent))));
+        el("li", {}, el("a", { href: `#${next}` }, next[0].toUpperCase() + next.slice(1)))));
     }
     watchSections();
   },
@@ -68,11 +68,12 @@ function figuresOf(run) {
   if (Number.isFinite(purity)) figure("Purity", percent(purity, 0), `of ${count(discovery.granularities.at(-1).count)} prototypes: images with the commonest label of theirs`);
   if (history?.points.length) {
     const last = history.points[history.points.length - 1];
-    figure(done < run.epochs ? "Epochs so far" : "Epochs", done < run.epochs ? `${short(Math.floor(done * 100) / 100)} of ${count(run.epochs)}` : count(run.epochs), null);
+    const rates = history.points.slice(-40).map((point) => point[7]).filter(Number.isFinite);
+    const rate = rates.length ? `${short(rates.reduce((a, b) => a + b) / rates.length)} images/s, waiting for data ${percent(last[8])} of the time` : null;
+    const running = done < run.epochs;
+    figure(running ? "Epochs so far" : "Epochs", running ? `${short(Math.floor(done * 100) / 100)} of ${count(run.epochs)}` : count(run.epochs), rate);
     const total = history.training_seconds + history.expectation_seconds + history.evaluation_seconds;
-    figure("Time", duration(total), `${duration(history.training_seconds)} training, ${duration(history.expectation_seconds)} E-steps${history.evaluation_seconds > 0 ? `, ${duration(history.evaluation_seconds)} evaluating` : ""}`);
-    const rate = history.points.slice(-40).map((point) => point[7]).filter(Number.isFinite);
-    if (rate.length) figure("Speed", `${short(rate.reduce((a, b) => a + b) / rate.length)}\u202f/s`, `images trained on; waited for data ${percent(last[8], 1)} of the time`);
+    figure("Time", duration(total), `${duration(history.training_seconds)} training, ${duration(history.expectation_seconds)} E\u2011steps${history.evaluation_seconds > 0 ? `, ${duration(history.evaluation_seconds)} evaluating` : ""}`);
   }
   return figures;
 }
@@ -112,7 +113,7 @@ const training = {
   build() {
     this.losses = new LineChart({ title: "Loss", height: 250, className: "wide" });
     this.accuracies = new LineChart({ title: "Own key or prototype scored highest", format: (v) => percent(v, 0) });
-    this.knn = new LineChart({ title: "kNN accuracy", format: (v) => percent(v, 1), smoothed: false });
+    this.knn = new LineChart({ title: "kNN accuracy", format: (v) => percent(v, 1), tick: (v) => percent(v, 0), smoothed: false });
     this.rate = new LineChart({ title: "Images a second" });
     this.learning = new LineChart({ title: "Learning rate", smoothed: false });
     this.waiting = new LineChart({ title: "Time spent waiting for data", format: (v) => percent(v, 0) });
@@ -202,7 +203,7 @@ function map() {
   if (!discovery?.mapped) return page.put("map", "Map", null);
   const drawn = new ImageMap(page.run);
   const all = discovery.sampled === discovery.readable;
-  page.put("map", "Map", [
+  page.put("map", "Map of the images", [
     el("p", {}, `${all ? "All" : "A sample of"} ${plural(discovery.sampled, "image", "images")}${all ? "" : ` of ${count(discovery.readable)}`}, laid out by t-SNE so that images with similar embeddings are neighbours. Distances between far groups mean little.`),
     drawn.root,
   ]);
@@ -223,7 +224,7 @@ function change() {
   agreement.from = labelled.from = x[0];
   agreement.set(series("agreement"));
   labelled.set(series("with_labels"));
-  page.put("change", "Change", [
+  page.put("change", "How assignments changed", [
     el("p", {}, "How assignments changed over the epochs: normalised mutual information, 1 where two groupings of the images are the same."),
     el("div", { class: "grid" }, agreement.root, labelled.root),
     changes.length < discovery.steps - 1 ? el("p", { class: "note" }, `${count(changes.length)} pairs of successive E-steps, spread over ${count(discovery.steps)}.`) : null,
@@ -257,7 +258,7 @@ function labels() {
     const columns = granularities[m].prototypes.slice(0, 80)
       .filter((prototype) => prototype.labels.length)
       .sort((a, b) => (rank.get(a.labels[0][0]) ?? 99) - (rank.get(b.labels[0][0]) ?? 99) || purityOf(b) - purityOf(a));
-    const [side, wide] = [15, 96];
+    const [side, wide] = [15, 112];
     const drawing = svg("svg", {
       width: wide + columns.length * side + 4, height: kinds.length * side + 4, role: "img",
       "aria-label": `Labels against the ${columns.length} largest of ${count(granularities[m].count)} prototypes; the table below says the same for each label.`,
@@ -283,9 +284,9 @@ function labels() {
       `Columns: the ${count(columns.length)} largest prototypes of ${count(granularities[m].count)}; rows: the ${count(kinds.length)} commonest labels; full colour where all images of a prototype have the label. At most ${12} labels a prototype are drawn.`)];
   }
 
-  page.put("labels", "Labels", [
+  page.put("labels", "Labels and prototypes", [
     el("p", {}, "Labels were not used in training. How well do the prototypes find them?"),
-    el("div", { class: "controls" }, segments("Granularity", granularities.map((one) => `${count(one.count)} prototypes`), 0, draw)),
+    el("div", { class: "controls" }, el("span", { class: "field" }, "Prototypes ", segments("Granularity, from coarse to fine", granularities.map((one) => count(one.count)), 0, draw))),
     heat,
     el("div", { class: "card scroll" }, el("table", {},
       el("caption", {}, "Share of a label's images that lie in prototypes where it is the commonest, and how many such prototypes there are."),
@@ -301,17 +302,17 @@ function images() {
   const { run } = page;
   const { discovery } = run;
   if (!discovery || !(discovery.typical.length || discovery.atypical.length)) return page.put("images", "Images", null);
-  const one = ([place, score]) => el("figure", {}, tile(run, place), el("figcaption", {}, score.toFixed(3)));
+  const one = ([place, score]) => el("figure", {}, tile(run, place), el("figcaption", {}, apart(score)));
   const group = (title, text, body, className = "") => body.length
     ? el("div", { class: `card ${className}` }, el("h3", {}, title), el("p", { class: "note" }, text), el("div", { class: `standouts ${className ? "pairs" : ""}` }, body)) : null;
-  page.put("images", "Images", [
+  page.put("images", "Images that stand out", [
     el("p", {}, `What to look at first when cleaning the data${discovery.sampled < discovery.readable ? `, found in a sample of ${plural(discovery.sampled, "image", "images")}` : ""}.`),
     el("div", { class: "grid" },
-      group("Most typical", "Nearest to its prototype, one of each coarse prototype; below, the cosine similarity.", discovery.typical.map(one)),
+      group("Most typical", "Nearest to its prototype, one of each coarse prototype. Numbers here are cosine distances.", discovery.typical.map(one)),
       group("Most atypical", "Farthest from its fifth nearest neighbour: odd ones out, or of a kind of their own.", discovery.atypical.map(one)),
       group("Near-duplicates", "Pairs that the encoder can hardly tell apart.", discovery.duplicates.map((pair) =>
         el("figure", {}, el("div", { class: "two" }, pair.images.map((place) => tile(run, place))),
-          el("figcaption", {}, pair.similarity.toFixed(4), pair.identical ? [" ", el("span", { class: "badge" }, "same file")] : null))), "wide"),
+          el("figcaption", {}, apart(pair.similarity), pair.identical ? [" ", el("span", { class: "badge" }, "same file")] : null))), "wide"),
       group("Labels worth a second look", "Images whose label is not that of nearly all others of their prototype.", discovery.doubtful.map(([place, label, share]) =>
         el("figure", {}, tile(run, place), el("figcaption", {}, `${labelOf(run, place) ?? "no label"} among ${percent(100 * share, 0)} ${discovery.classes[label]}`))), "wide"),
     ),

@@ -21,7 +21,7 @@ function prototypeCard(run, m, prototype, { tiles = 8, note = null, open }) {
     el("span", { class: "tiles" }, prototype.nearest.slice(0, tiles).map((place) => tile(run, place, { quiet: true }))),
     el("span", { class: "name" }, el("span", {}, title), label ? el("span", {}, percent(100 * share, 0)) : null),
     el("span", { class: "facts" }, el("span", {}, note ?? plural(prototype.size, "image", "images")),
-      el("span", { title: "concentration: small where images lie close" }, `φ\u00a0${short(prototype.concentration)}`)),
+      note ? null : el("span", { title: "concentration: small where images lie close" }, `φ\u00a0${short(prototype.concentration)}`)),
     meter);
 }
 
@@ -35,7 +35,7 @@ class Gallery {
     this.path = [];
     const { granularities, classes } = run.discovery;
     this.levels = segments("Granularity, from coarse to fine",
-      granularities.map((granularity) => `${count(granularity.count)} prototypes`), 0,
+      granularities.map((granularity) => count(granularity.count)), 0,
       (m) => { this.m = m; this.shown = 24; this.path = []; this.draw(); });
     const sorts = [["size", "largest first"], ["tight", "tightest first"], ["loose", "loosest first"]];
     if (granularities[0].purity !== null) sorts.push(["pure", "purest first"], ["mixed", "most mixed first"]);
@@ -50,7 +50,8 @@ class Gallery {
     this.note = el("p", { class: "note" });
     this.more = el("button", { type: "button", class: "more", onclick: () => { this.shown += 48; this.draw(); } });
     this.root = el("div", {},
-      el("div", { class: "controls" }, this.levels,
+      el("div", { class: "controls" },
+        el("span", { class: "field" }, "Prototypes ", this.levels),
         el("label", { class: "field" }, "Order ", sort),
         label && el("label", { class: "field" }, "Label ", label)),
       this.walk, this.note, this.cards, this.more);
@@ -124,7 +125,7 @@ class Gallery {
       const child = granularities[m + 1].prototypes[at];
       return prototypeCard(run, m + 1, child, {
         tiles: 4,
-        note: `${count(images)} of its ${plural(child.size, "image", "images")} are in here`,
+        note: `${count(images)} of ${plural(child.size, "image", "images")} shared`,
         open: (to) => this.open([...this.path, [m + 1, to]]),
       });
     });

@@ -12,7 +12,7 @@ function fill(element, attributes, children) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  for (const child of children.flat()) {
+  for (const child of children.flat(Infinity)) {
     if (child !== null && child !== undefined && child !== false) element.append(child);
   }
   return element;
@@ -40,6 +40,9 @@ function short(value) {
   if (size >= 1000) return count(value);
   return String(Number(value.toPrecision(3)));
 }
+
+/** How far apart two embeddings of this cosine similarity are. */
+const apart = (similarity) => short(Math.max(0, 1 - similarity));
 
 function duration(seconds) {
   if (!(seconds > 0)) return "–";
@@ -172,7 +175,7 @@ function tile(run, place, { quiet = false, tip = true } = {}) {
 const tipBox = document.getElementById("tip");
 
 function showTip(children, x, y) {
-  tipBox.replaceChildren(...children.flat());
+  tipBox.replaceChildren(...children.flat(Infinity));
   tipBox.hidden = false;
   const { width, height } = tipBox.getBoundingClientRect();
   const left = x + 16 + width > innerWidth ? x - width - 14 : x + 16;
