@@ -19,7 +19,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE.html")]
     out: Option<PathBuf>,
     /// Images in the map, at most. More show finer structure and take longer: 50 000 take about
-    /// two minutes on two cores.
+    /// half a minute on two cores.
     #[arg(long, value_name = "N", default_value_t = 50_000)]
     map: usize,
     /// Print one JSON object on stdout.

@@ -49,7 +49,7 @@ fn unit(mut row: Vec<f32>) -> Vec<f32> {
 /// Writes safetensors: name, type, shape and bytes of each.
 fn write_tensors(path: &Path, tensors: &[(String, &str, Vec<usize>, Vec<u8>)]) {
     let mut header = serde_json::Map::new();
-    let mut bytes = Vec::new();
+    let mut bytes: Vec<u8> = Vec::new();
     for (name, dtype, shape, data) in tensors {
         let offsets = [bytes.len(), bytes.len() + data.len()];
         let entry = serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": offsets });

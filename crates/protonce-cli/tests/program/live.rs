@@ -307,7 +307,8 @@ fn a_person_watches_runs_side_by_side() {
     let start = Instant::now();
     append(&first, &step(2, 1, 5.5));
     browser.until(&format!("{points} === 11"));
-    browser.until("document.querySelector('.figures').textContent.includes('2.1')");
+    let read = "document.querySelector('#training svg').getAttribute('aria-label')";
+    browser.until(&format!("{read}.includes('to 2.1:')"));
     println!("a point was on the page {:?} after its event", start.elapsed());
     assert_eq!(browser.value("document.querySelector('#settings details').open"), true);
     assert_eq!(browser.value("document.querySelector('.walk') !== null"), true);

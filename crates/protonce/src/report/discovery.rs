@@ -14,7 +14,8 @@ use serde::Serialize;
 
 use super::ReportError;
 use super::expectation::{
-    Expectation, Granularity, largest_first, mutual_information, nearest_first, read_assignments,
+    Expectation, Granularity, Similarities, largest_first, mutual_information, nearest_first,
+    read_assignments,
 };
 use super::map::{Neighbours, lay_out};
 use crate::data::Dataset;
@@ -228,7 +229,7 @@ pub(super) fn discover(
             }
         }
     }
-    let tallies: Option<Vec<Vec<Vec<(usize, u32)>>>> = labels.as_ref().map(|labels| {
+    let tallies: Option<Vec<Vec<Tally>>> = labels.as_ref().map(|labels| {
         members.iter().map(|members| members.iter().map(|m| tally(m, labels)).collect()).collect()
     });
 
@@ -317,7 +318,7 @@ impl Sample {
 
     /// The similarity of every image to its prototypes, and the embeddings of the sample, in one
     /// pass over the file. Images without a finite embedding leave the sample.
-    fn read(self, step: &Expectation) -> Result<(Option<Vec<Vec<f32>>>, Sample), ReportError> {
+    fn read(self, step: &Expectation) -> Result<(Option<Similarities>, Sample), ReportError> {
         let mut wanted = self.images.iter().copied().peekable();
         let mut kept = Sample { images: Vec::new(), rows: Vec::new() };
         let similarities = step.similarities(|image, row| {
@@ -408,8 +409,11 @@ impl Listing<'_> {
     }
 }
 
-/// Labels of some images and how many have them, the commonest first and of equals the first.
-fn tally(images: &[u32], labels: &[i32]) -> Vec<(usize, u32)> {
+/// Labels of some images and how many have them, the commonest first.
+type Tally = Vec<(usize, u32)>;
+
+/// Counts the labels of some images; of equally common ones the first comes first.
+fn tally(images: &[u32], labels: &[i32]) -> Tally {
     let mut counts = BTreeMap::<usize, u32>::new();
     for &image in images {
         if let Ok(label) = usize::try_from(labels[image as usize]) {
@@ -426,7 +430,7 @@ fn view(
     m: usize,
     listed: &Listed,
     members: &[Vec<u32>],
-    tallies: Option<&Vec<Vec<(usize, u32)>>>,
+    tallies: Option<&Vec<Tally>>,
     place: &HashMap<usize, u32>,
 ) -> GranularityView {
     let position: HashMap<usize, usize> = match listed.ids.get(m + 1) {
@@ -475,7 +479,7 @@ fn nearest_of(rank: usize) -> usize {
     if rank < GALLERY { NEAREST_IN_GALLERY } else { NEAREST }
 }
 
-fn class_table(labels: &[i32], tallies: &[Vec<Vec<(usize, u32)>>]) -> Vec<ClassView> {
+fn class_table(labels: &[i32], tallies: &[Vec<Tally>]) -> Vec<ClassView> {
     let mut images = BTreeMap::<usize, u32>::new();
     for label in labels.iter().filter_map(|&label| usize::try_from(label).ok()) {
         *images.entry(label).or_default() += 1;
@@ -571,7 +575,7 @@ impl Outliers {
 fn doubtful(
     granularity: &Granularity,
     labels: &[i32],
-    tallies: &[Vec<(usize, u32)>],
+    tallies: &[Tally],
     similarities: &[f32],
 ) -> Vec<(usize, usize, f64)> {
     const LEAST_SIZE: u32 = 8;

@@ -11,6 +11,10 @@ use super::ReportError;
 use super::tensors::TensorFile;
 use crate::pretrain::prototype_files;
 
+/// For each granularity, the cosine similarity of every image to its prototype; NaN without an
+/// embedding.
+pub(super) type Similarities = Vec<Vec<f32>>;
+
 /// One expectation step.
 pub(super) struct Expectation {
     path: PathBuf,
@@ -54,15 +58,15 @@ impl Expectation {
         self.granularities[0].assignment.len()
     }
 
-    /// The cosine similarity of every image to its prototype, for each granularity: NaN without an
-    /// embedding. Hands every embedding of length 1 to `row` on the way.
+    /// How near every image is to its prototypes. Hands every embedding, scaled to length 1, to
+    /// `row` on the way.
     ///
     /// None when the run keeps no embeddings of this step: `embeddings.safetensors` in the same
     /// folder (`embeddings`, f32, \[images, dim\]) belongs to the newest one.
     pub(super) fn similarities(
         &self,
         mut row: impl FnMut(usize, &[f32]),
-    ) -> Result<Option<Vec<Vec<f32>>>, ReportError> {
+    ) -> Result<Option<Similarities>, ReportError> {
         let path = self.path.with_file_name("embeddings.safetensors");
         if !path.is_file() || !self.is_newest() {
             return Ok(None);

@@ -68,10 +68,7 @@ impl Neighbours {
     }
 }
 
-fn values<T: tch::kind::Element>(tensor: &Tensor) -> Vec<T>
-where
-    T: Copy + Default,
-{
+fn values<T: tch::kind::Element + Copy + Default>(tensor: &Tensor) -> Vec<T> {
     let mut values = vec![T::default(); tensor.numel()];
     tensor.contiguous().copy_data(&mut values, tensor.numel());
     values

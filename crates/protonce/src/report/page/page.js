@@ -116,7 +116,7 @@ const training = {
     this.knn = new LineChart({ title: "kNN accuracy", format: (v) => percent(v, 1), tick: (v) => percent(v, 0), smoothed: false });
     this.rate = new LineChart({ title: "Images a second" });
     this.learning = new LineChart({ title: "Learning rate", smoothed: false });
-    this.waiting = new LineChart({ title: "Time spent waiting for data", format: (v) => percent(v, 0) });
+    this.waiting = new LineChart({ title: "Time spent waiting for data", format: (v) => `${short(v)}\u202f%` });
     this.charts = [this.losses, this.accuracies, this.knn, this.learning, this.rate, this.waiting];
   },
 
