@@ -26,18 +26,22 @@ pub(super) fn command(config: &Config, out: &str) -> Result<String, ConfigError>
 
 /// What the settings have beyond a preset.
 fn flags(preset: &str, settings: &Table) -> Result<Vec<(String, Value)>, ConfigError> {
+    let own = Config::resolve([Config::preset(preset)?])?.table()?;
+    // Other settings follow from the image size, unless the preset fixes one that no longer fits.
+    let mut compared = own.clone();
     let mut layer = Table::new();
-    if let Some(size) = settings.get("image-size") {
-        // Other settings follow from it.
-        layer.insert("image-size".to_owned(), size.clone());
+    for name in ["image-size", "eval-resize"] {
+        layer.extend(settings.get(name).map(|value| (name.to_owned(), value.clone())));
+        if let Ok(resolved) = Config::resolve([Config::preset(preset)?, layer.clone()]) {
+            compared = resolved.table()?;
+            break;
+        }
     }
-    let chosen = Config::resolve([Config::preset(preset)?])?.table()?;
-    let mut preset = Config::resolve([Config::preset(preset)?, layer])?.table()?;
-    if let Some(size) = chosen.get("image-size") {
-        preset.insert("image-size".to_owned(), size.clone());
+    for name in layer.keys() {
+        compared.extend(own.get(name).map(|value| (name.clone(), value.clone())));
     }
     let differs =
-        |(name, value): &(&String, &Value)| *name != "data" && preset.get(*name) != Some(value);
+        |(name, value): &(&String, &Value)| *name != "data" && compared.get(*name) != Some(value);
     let flags = settings.iter().filter(differs);
     Ok(flags.map(|(name, value)| (name.clone(), value.clone())).collect())
 }
@@ -74,6 +78,11 @@ mod tests {
         assert_eq!(
             command(&small, "run").unwrap(),
             "protonce pretrain cifar10.tar#train --out run --preset small --epochs 20"
+        );
+        let larger = config("small", "data = 'photos'\nimage-size = 64\neval-resize = 64");
+        assert_eq!(
+            command(&larger, "run").unwrap(),
+            "protonce pretrain photos --out run --preset small --eval-resize 64 --image-size 64"
         );
         let v1 = config("v1", "data = 'my photos'\nclusters = [5, 10]\nimage-size = 64");
         assert_eq!(

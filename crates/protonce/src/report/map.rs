@@ -75,7 +75,8 @@ fn values<T: tch::kind::Element + Copy + Default>(tensor: &Tensor) -> Vec<T> {
 }
 
 /// Lays rows out in the plane, near ones together: (x, y) of each, from 0 to 1 within the square
-/// that holds them all. None for fewer than ten rows, or when all are the same.
+/// that holds them all. None for fewer than ten rows, or when all are the same. Another call gives
+/// another map of the same neighbourhoods: forces are added up in parallel, in no fixed order.
 ///
 /// `progress` is told the share that is done, from 0 to 1.
 pub(super) fn lay_out(
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_map_keeps_groups_together_and_is_the_same_every_time() {
+    fn the_map_keeps_groups_together() {
         let rows = corners(60);
         let neighbours = Neighbours::of(&rows, 3);
         let map = lay_out(&rows, 3, &neighbours, &mut |_| {}).unwrap();
@@ -186,7 +187,6 @@ mod tests {
             nearest.unwrap() / 60 == point / 60
         });
         assert!(right.count() > 170);
-        assert_eq!(map, lay_out(&rows, 3, &neighbours, &mut |_| {}).unwrap());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! One page: what was found out about some runs, and the program that shows it.
 //!
 //! The front end is written by hand: SVG for curves, one canvas for the map, no library. Nothing is
-//! bundled or fetched, what is in `page/` is what ships, and it is a tenth of the size of the
-//! smallest charting library that would have to be taught prototypes anyway.
+//! bundled or fetched; what is in `page/` is what ships. Most of it (galleries, the walk from coarse
+//! to fine, a map of 50 000 images) is no chart, so a charting library would have replaced a sixth.
 //!
 //! Everything that comes from a run or its images (names, labels, settings) goes into the page as
 //! JSON in a script element that no browser runs, with `<` escaped, and the program puts it into
