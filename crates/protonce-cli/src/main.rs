@@ -11,6 +11,7 @@ mod eval;
 mod pretrain;
 mod progress;
 mod report;
+mod serve;
 mod weights;
 
 use std::process::ExitCode;
@@ -58,8 +59,10 @@ enum Command {
     Weights(weights::Command),
     /// Group any embeddings by k-means, and compare the groups with labels.
     Cluster(cluster::Arguments),
-    /// Draw what a run discovered and how it went.
+    /// Write a page that shows what a run discovered and how it went.
     Report(report::Arguments),
+    /// Show the same page live while runs go on.
+    Serve(serve::Arguments),
     /// Look at a pile of images.
     #[command(subcommand)]
     Data(data::Command),
@@ -89,6 +92,7 @@ fn run() -> anyhow::Result<()> {
         Command::Weights(command) => weights::run(&command),
         Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Data(command) => data::run(&command),
     }
 }

@@ -12,6 +12,7 @@ use protonce::pretrain::{
     Auto, Clusters, Config, ConfigError, Event, Notice, Outcome, RunError, RunFolder, Setup, Start,
     Work, pretrain,
 };
+use protonce::report::TensorBoard;
 use protonce::world::World;
 use serde::Serialize;
 
@@ -317,6 +318,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let display = &mut Display::new(arguments.quiet);
     display.headline(&config, &dataset, device);
 
+    let steps_per_epoch = config.steps_per_epoch(images);
+    let mut tensorboard = Some(TensorBoard::new(&arguments.out, &dataset, steps_per_epoch));
     let stop = interrupt_flag()?;
     let steps = AtomicUsize::new(0);
     let start = std::time::Instant::now();
@@ -341,6 +344,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 _ => {}
             }
             display.notice(&notice);
+            if let Notice::Event(event) = notice
+                && let Some(written) = tensorboard.as_mut().map(|writer| writer.record(event))
+                && let Err(error) = written
+            {
+                // Training is worth more than its pictures.
+                display.warn(&format!("no more TensorBoard files of this run: {error}"));
+                tensorboard = None;
+            }
         },
         &|| {
             let enough =

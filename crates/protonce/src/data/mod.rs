@@ -191,6 +191,18 @@ impl Dataset {
         Ok(())
     }
 
+    /// Whether the file of an image lies under the folder that was opened (of a list: the folder
+    /// the list lies in) once symbolic links are followed. An image inside an archive always does.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Dataset::len`].
+    pub fn lies_within(&self, index: usize) -> bool {
+        match &*self.index.source {
+            Source::Files { base } => lies_within(base, &base.join(self.name(index))),
+            Source::Archive { .. } | Source::Raw(_) => true,
+        }
+    }
+
     /// The images at `indices`, in that order, with the same classes.
     ///
     /// # Panics
@@ -317,6 +329,16 @@ impl Index {
         }
         index.classes = classes;
         index
+    }
+}
+
+/// Whether `path` is under `folder` once symbolic links are followed; a path that does not exist is
+/// not.
+pub(crate) fn lies_within(folder: &Path, path: &Path) -> bool {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    match (folder.canonicalize(), path.canonicalize()) {
+        (Ok(folder), Ok(path)) => path.starts_with(folder),
+        _ => false,
     }
 }
 

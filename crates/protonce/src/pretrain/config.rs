@@ -338,6 +338,16 @@ impl Config {
         }))
     }
 
+    /// Steps of an epoch over `images` images: a last batch may be smaller, but a single image left
+    /// over joins the batch before it.
+    pub fn steps_per_epoch(&self, images: usize) -> usize {
+        match (images / self.batch_size, images % self.batch_size) {
+            (0, _) => 1,
+            (whole, 0 | 1) => whole,
+            (whole, _) => whole + 1,
+        }
+    }
+
     /// The learning rate of `epoch`, counted from 0.
     pub fn learning_rate(&self, epoch: usize) -> f64 {
         match self.schedule {

@@ -24,7 +24,10 @@ pub use config::{
     Auto, Clusters, Config, ConfigError, Expectation, Method, PrecisionChoice, Schedule,
 };
 pub use event::{Event, Measures, Notice, Observer, Work};
-pub use run_folder::{NamedTensors, RunError, RunFolder, read_events, write_file, write_tensors};
+pub use run_folder::{
+    NamedTensors, RunError, RunFolder, data_fingerprint, prototype_files, read_events, write_file,
+    write_tensors,
+};
 
 use crate::data::Dataset;
 use crate::encoder::{EncoderError, Output, Precision, extract};

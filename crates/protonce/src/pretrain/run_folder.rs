@@ -253,10 +253,10 @@ impl RunFolder {
         point_at(&checkpoints.join("last"), &name).map_err(failed)?;
         sync_folder(&checkpoints).map_err(failed)?;
         if keep > 0 {
-            let mut names = checkpoint_names(&checkpoints);
-            names.retain(|other| *other != name);
+            let mut names = numbered_names(&checkpoints);
+            names.retain(|(_, other)| *other != name);
             names.truncate(names.len().saturating_sub(keep - 1));
-            for old in names {
+            for (_, old) in names {
                 remove_folder(&checkpoints.join(old)).map_err(failed)?;
             }
         }
@@ -294,6 +294,12 @@ impl RunFolder {
     }
 }
 
+/// What [`crate::data::Dataset::fingerprint`] said of the images that the run in `run` learns
+/// from, as its last checkpoint tells; none before there is one.
+pub fn data_fingerprint(run: &Path) -> Option<String> {
+    read_position(&run.join("checkpoints/last")).ok().map(|position| position.data_fingerprint)
+}
+
 fn checkpoint_name(epoch: usize, step: usize) -> String {
     match step {
         0 => format!("epoch-{epoch:04}"),
@@ -301,15 +307,34 @@ fn checkpoint_name(epoch: usize, step: usize) -> String {
     }
 }
 
-/// Names of the checkpoints in a folder, oldest first.
-fn checkpoint_names(folder: &Path) -> Vec<String> {
+/// The epoch and step that a name of a run's files tells, as `epoch-0020`,
+/// `epoch-0020-step-000300` or `epoch-0020.safetensors`. Names are told apart by these numbers and
+/// not as text, in which epoch 10000 comes before epoch 9999.
+fn position_in_name(name: &str) -> Option<(usize, usize)> {
+    let name = name.strip_suffix(".safetensors").unwrap_or(name);
+    let (epoch, step) = name.strip_prefix("epoch-")?.split_once("-step-").unzip();
+    let epoch = epoch.or_else(|| name.strip_prefix("epoch-"))?;
+    Some((epoch.parse().ok()?, step.map_or(Ok(0), str::parse).ok()?))
+}
+
+/// Names in a folder that tell an epoch, oldest first.
+fn numbered_names(folder: &Path) -> Vec<((usize, usize), String)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
+    let mut names: Vec<_> = entries
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name.starts_with("epoch-"))
+        .filter_map(|name| Some((position_in_name(&name)?, name)))
         .collect();
     names.sort();
     names
+}
+
+/// The files of the expectation steps of the run in `run`, `prototypes/epoch-NNNN.safetensors`,
+/// each with its epoch, oldest first; none when there are none yet.
+pub fn prototype_files(run: &Path) -> Vec<(usize, PathBuf)> {
+    let folder = run.join("prototypes");
+    let names = numbered_names(&folder).into_iter();
+    let names = names.filter(|(_, name)| name.ends_with(".safetensors"));
+    names.map(|((epoch, _), name)| (epoch, folder.join(name))).collect()
 }
 
 pub(crate) fn read_position(folder: &Path) -> Result<Position, RunError> {
@@ -414,4 +439,28 @@ pub fn read_events(run: &Path) -> Result<Vec<serde_json::Value>, RunError> {
     let mut text = String::new();
     File::open(&file).and_then(|mut f| f.read_to_string(&mut text)).map_err(read_error(&file))?;
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_ordered_by_number() {
+        let run = tempfile::tempdir().unwrap();
+        let folder = run.path().join("prototypes");
+        fs::create_dir(&folder).unwrap();
+        for epoch in [10_000, 9_999, 2, 100_000] {
+            fs::write(folder.join(format!("{}.safetensors", checkpoint_name(epoch, 0))), "")
+                .unwrap();
+        }
+        for other in ["embeddings.safetensors", ".epoch-0003.safetensors", "epoch-x.safetensors"] {
+            fs::write(folder.join(other), "").unwrap();
+        }
+        let epochs: Vec<usize> =
+            prototype_files(run.path()).into_iter().map(|(epoch, _)| epoch).collect();
+        assert_eq!(epochs, [2, 9_999, 10_000, 100_000]);
+        assert_eq!(position_in_name(&checkpoint_name(10_000, 7)), Some((10_000, 7)));
+        assert_eq!(position_in_name("last"), None);
+    }
 }

@@ -67,14 +67,14 @@ fn draw_panel(
     let y = |number: f64| bottom - ((number - low) / (high - low)) as f32 * PANEL_HEIGHT;
     canvas.text(name, (LEFT, top - 14.0), 17.0, colour, Align::Left);
     for number in [low, (low + high) / 2.0, high] {
-        let pen = Pen { colour: HAIRLINE, width: 1.0, dashed: false };
+        let pen = Pen { colour: HAIRLINE, width: 1.0 };
         canvas.line(&[(LEFT, y(number)), (RIGHT, y(number))], pen);
         let label = format!("{number:.4}");
         canvas.text(&label, (LEFT - 12.0, y(number) + 5.0), 15.0, FADED_INK, Align::Right);
     }
     let points: Vec<(f32, f32)> =
         choices.iter().map(|choice| (x(choice), y(value(choice)))).collect();
-    canvas.line(&points, Pen { colour, width: 3.0, dashed: false });
+    canvas.line(&points, Pen { colour, width: 3.0 });
     for (choice, &point) in choices.iter().zip(&points) {
         canvas.dot(point, 5.0, colour);
         let label = choice.clusters.to_string();

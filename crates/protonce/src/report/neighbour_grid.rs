@@ -4,14 +4,14 @@ use image::RgbImage;
 
 use super::ReportError;
 use super::canvas::{Align, Canvas, FADED_INK, INK, Pen};
-use super::prototype_grid::{fit, unreadable};
+use super::thumbnails::{fit, unreadable};
 
 const MARGIN: u32 = 24;
 const GAP: u32 = 12;
 const TITLE_HEIGHT: u32 = 34;
 /// Two lines of text under each image.
 const CAPTION_HEIGHT: u32 = 40;
-const WRONG: Pen = Pen { colour: [205, 45, 45], width: 3.0, dashed: false };
+const WRONG: Pen = Pen { colour: [205, 45, 45], width: 3.0 };
 
 /// One image of the picture and what is written under it.
 #[derive(Debug)]
