@@ -53,7 +53,8 @@ fn lloyd(
             while random.random::<f64>() >= (sizes[donor] - 1.0) / spare {
                 donor = (donor + 1) % centroids.len();
             }
-            let apart = |place: usize| if place % 2 == 0 { 1.0 / 1024.0 } else { -1.0 / 1024.0 };
+            let apart =
+                |place: usize| if place.is_multiple_of(2) { 1.0 / 1024.0 } else { -1.0 / 1024.0 };
             let shared = centroids[donor].clone();
             let moved = |sign: f32| -> Vec<f32> {
                 shared
@@ -161,7 +162,7 @@ fn neither_outliers_nor_offsets_nor_ties_change_it() {
         .map(|(row, values)| {
             values
                 .into_iter()
-                .map(|value| if row % 50 == 0 { 1e4 * value } else { value })
+                .map(|value| if row.is_multiple_of(50) { 1e4 * value } else { value })
                 .collect()
         })
         .collect();

@@ -262,7 +262,7 @@ impl KMeans {
                 donor = (donor + 1) % clusters;
             }
             for place in 0..dim {
-                let sign = if place % 2 == 0 { APART } else { -APART };
+                let sign = if place.is_multiple_of(2) { APART } else { -APART };
                 let shared = centroids[donor * dim + place];
                 centroids[empty * dim + place] = shared * (1.0 + sign);
                 centroids[donor * dim + place] = shared * (1.0 - sign);

@@ -16,7 +16,7 @@ use crate::world::World;
 pub struct Points<'a>(Place<'a>);
 
 enum Place<'a> {
-    Host(Host<'a>),
+    Host(Box<Host<'a>>),
     Device(Tensor),
 }
 
@@ -86,7 +86,7 @@ impl<'a> Points<'a> {
             }
         }
         let (coding, codes) = (OnceCell::new(), OnceCell::new());
-        Ok(Points(Place::Host(Host { values, dim, coding, codes })))
+        Ok(Points(Place::Host(Box::new(Host { values, dim, coding, codes }))))
     }
 
     /// How many rows there are.
@@ -127,7 +127,12 @@ impl<'a> Points<'a> {
             Place::Host(host) => {
                 let values = chosen.iter().flat_map(|&row| host.rows().row(row)).copied().collect();
                 let (coding, codes) = (OnceCell::new(), OnceCell::new());
-                Place::Host(Host { values: Cow::Owned(values), dim: host.dim, coding, codes })
+                Place::Host(Box::new(Host {
+                    values: Cow::Owned(values),
+                    dim: host.dim,
+                    coding,
+                    codes,
+                }))
             }
             Place::Device(rows) => {
                 let chosen: Vec<i64> = chosen.iter().map(|&row| row as i64).collect();

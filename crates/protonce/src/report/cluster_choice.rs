@@ -25,6 +25,9 @@ pub struct Choice {
     pub silhouette: f64,
 }
 
+/// Which of the numbers.
+type Value = fn(&Choice) -> f64;
+
 /// Draws `choices`, given by growing number of clusters, on a logarithmic axis: the objective always
 /// falls, and bends where clusters begin to be cut in two; the silhouette peaks there.
 ///
@@ -33,7 +36,7 @@ pub struct Choice {
 pub fn cluster_choice(choices: &[Choice]) -> Result<RgbImage, ReportError> {
     let mut canvas = Canvas::new(WIDTH, 660)?;
     canvas.text("Number of clusters", (LEFT, 40.0), 26.0, INK, Align::Left);
-    let panels: [(&str, Colour, fn(&Choice) -> f64); 2] = [
+    let panels: [(&str, Colour, Value); 2] = [
         ("mean squared distance", BLUE, |choice| choice.objective),
         ("silhouette (simplified)", VERMILION, |choice| choice.silhouette),
     ];
@@ -49,7 +52,7 @@ fn draw_panel(
     name: &str,
     colour: Colour,
     choices: &[Choice],
-    value: fn(&Choice) -> f64,
+    value: Value,
 ) {
     let bounds = |numbers: &mut dyn Iterator<Item = f64>| {
         let (low, high) = numbers
