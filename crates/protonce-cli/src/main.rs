@@ -47,7 +47,7 @@ enum Command {
     Pretrain(Box<pretrain::Arguments>),
     /// Measure what a pretrained encoder is worth.
     #[command(subcommand)]
-    Eval(eval::Command),
+    Eval(Box<eval::Command>),
     /// Draw what a run discovered and how it went.
     Report(report::Arguments),
     /// Look at a pile of images.
