@@ -51,7 +51,7 @@ enum Command {
     Pretrain(Box<pretrain::Arguments>),
     /// Measure what a pretrained encoder is worth.
     #[command(subcommand)]
-    Eval(eval::Command),
+    Eval(Box<eval::Command>),
     /// Write the features or embeddings of images to a file, and find the nearest ones.
     Embed(Box<embed::Arguments>),
     /// Take weights over from other tools and hand them on.

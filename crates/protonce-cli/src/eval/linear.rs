@@ -5,7 +5,7 @@ use protonce::encoder::{Output, normalise_rows};
 use protonce::transfer::{Logistic, Probe, Step, TopAccuracy, top_accuracy};
 use serde_json::{Value, json};
 
-use super::subject::{progress_bar, skipped, while_turning};
+use super::subject::{progress_bar, skipped, warn_of_guessing, while_turning};
 use super::{Images, Outcome, Prepared, Row, Subject};
 
 #[derive(Args)]
@@ -133,6 +133,7 @@ fn descend(prepared: &Prepared, options: &Probe) -> anyhow::Result<Outcome> {
             }
         })?;
     bar.finish_and_clear();
+    warn_of_guessing(epochs.last().copied(), classes, "--lr");
     let features = prepared.labelled(Output::Features)?;
     let accuracy = top_accuracy(&classifier.scores(&features.test), &features.test_labels);
     Ok(outcome(accuracy, json!({ "protocol": "sgd", "epochs": options.epochs, "losses": epochs })))

@@ -189,6 +189,17 @@ pub fn skipped(bad: &Unreadable) {
     eprintln!("warning: skipped {}: {}", bad.name, bad.reason);
 }
 
+/// Advice where gradient descent ended at a cross-entropy no better than guessing gives.
+pub fn warn_of_guessing(loss: Option<f64>, classes: usize, rate: &str) {
+    let guessing = (classes as f64).ln();
+    if let Some(loss) = loss.filter(|loss| *loss >= guessing) {
+        eprintln!(
+            "warning: the loss ended at {loss:.2}, and guessing gives {guessing:.2}: a learning rate for \
+             other features than these; use a tenth of {rate}"
+        );
+    }
+}
+
 /// A bar on stderr.
 pub fn progress_bar(what: &str, length: usize, unit: &str) -> anyhow::Result<ProgressBar> {
     let template = format!("{what} {{bar:30}} {{pos}}/{{len}} {unit}, {{eta}} left {{msg}}");

@@ -60,7 +60,7 @@ pub fn extract_batches<E: From<LoaderError>>(
     encoder: &Encoder,
     loader: &mut Loader,
     output: Output,
-    each: &mut dyn FnMut(&Batch, Option<Tensor>) -> Result<(), E>,
+    mut each: impl FnMut(&Batch, Option<Tensor>) -> Result<(), E>,
 ) -> Result<(), E> {
     let _guard = tch::no_grad_guard();
     let device = encoder.parameters().theta().device();
