@@ -67,7 +67,7 @@ pub fn embed(
     let loader =
         Loader::evaluation(Arc::new(dataset.clone()), views, batches, options.loader_threads);
     progress(partial.images());
-    extract_batches(encoder, &mut loader?, options.output, &mut |batch, rows| {
+    extract_batches(encoder, &mut loader?, options.output, |batch, rows| {
         let rows = rows.map(|rows| numbers(&rows)).unwrap_or_default();
         let images = batch.indices.len() + batch.unreadable.len();
         partial.append(images, &rows, &batch.unreadable)?;

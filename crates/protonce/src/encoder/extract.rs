@@ -37,7 +37,7 @@ pub fn extract(
 ) -> Result<Extracted, LoaderError> {
     let device = encoder.parameters().theta().device();
     let (mut images, mut rows, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
-    extract_batches(encoder, loader, output, &mut |batch, computed| {
+    extract_batches(encoder, loader, output, |batch, computed| {
         images.extend(batch.indices.iter().map(|&index| index as i64));
         unreadable.extend_from_slice(&batch.unreadable);
         rows.extend(computed);
