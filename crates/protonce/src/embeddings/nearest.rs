@@ -16,8 +16,8 @@ pub struct Neighbour {
 /// nearest first; of equals, the first. Rows without a direction (zeros, not finite) are none's
 /// neighbours.
 ///
-/// Every row is looked at, at any size: a pass over a million rows of 128 numbers takes about as long
-/// as decoding the query, where an approximate index would first have to be built from all of them.
+/// Every row is looked at once, at any size: an approximate index would have to read them all, and
+/// compare them with one another, before it answers its first query.
 pub fn nearest(rows: &[f32], query: &[f32], count: usize) -> Vec<Neighbour> {
     let dim = query.len();
     if dim == 0 || count == 0 {
