@@ -68,15 +68,15 @@ pub fn normalise(
 ) -> Tensor {
     let mut inputs = vec![&x, norm.weight, norm.bias];
     inputs.extend(residual);
-    let differentiable = gradients_wanted(&inputs);
+    let keep = if gradients_wanted(&inputs) { Keep::Both } else { Keep::Output };
     // A gradient through fixed statistics, which only unusual training wants, is libtorch's.
     let ours = x.device() == Device::Cpu
         && x.dim() == 4
         && x.numel() > 0
-        && (mode == Mode::Train || !differentiable);
+        && (mode == Mode::Train || keep == Keep::Output);
     match x.kind() {
-        Kind::Float if ours => fused::<f32>(x, norm, residual, activation, mode),
-        Kind::BFloat16 if ours => fused::<BFloat16>(x, norm, residual, activation, mode),
+        Kind::Float if ours => fused::<f32>(x, norm, residual, activation, mode, keep),
+        Kind::BFloat16 if ours => fused::<BFloat16>(x, norm, residual, activation, mode, keep),
         _ => by_libtorch(&x, norm, residual, activation, mode),
     }
 }
@@ -115,10 +115,8 @@ fn fused<T: Element>(
     residual: Option<&Tensor>,
     activation: Activation,
     mode: Mode,
+    keep: Keep,
 ) -> Tensor {
-    let mut inputs = vec![&x, norm.weight, norm.bias];
-    inputs.extend(residual);
-    let keep = if gradients_wanted(&inputs) { Keep::Both } else { Keep::Output };
     let (y, backward) = tch::no_grad(|| {
         let rows = channels_last::<T>(&x.detach());
         forward::<T>(rows, norm, residual, activation, mode, keep)
@@ -126,6 +124,8 @@ fn fused<T: Element>(
     if keep == Keep::Output {
         return y;
     }
+    let mut inputs = vec![&x, norm.weight, norm.bias];
+    inputs.extend(residual);
     differentiable(y, &inputs, move |gradient| backward.run::<T>(gradient))
 }
 
