@@ -143,7 +143,7 @@ fn a_person_finds_everything_in_the_report() {
     browser.until("document.querySelector('.walk') === null");
 
     // The map: dots under the pointer have a name and a picture; it can be zoomed by keys.
-    browser.value("document.querySelector('.mapbox').scrollIntoView({ block: 'center', behavior: 'instant' })");
+    browser.hover(".mapbox canvas");
     browser.until("document.querySelector('.mapbox canvas').width > 300");
     let spot = browser.value(
         "(() => { const b = document.querySelector('.mapbox canvas').getBoundingClientRect(); \
