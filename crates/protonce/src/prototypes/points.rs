@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::nearest::{self, Assignment, Coded, Coding, Effort, RowCodes, Rows, Search};
 use super::{Metric, PrototypeError};
+use crate::widest::widest;
 use crate::world::World;
 
 /// Rows that are fit to be clustered: float32 [count, dim].
@@ -270,10 +271,13 @@ fn assign_on_device(rows: &Tensor, centroids: &[f32]) -> Assignment {
     }
 }
 
+/// Values of a row that one job sums up: those of all clusters stay in a core's cache.
+const WIDTH: usize = 32;
+
 /// Sums of the rows of each cluster.
 pub struct Sums {
     dim: usize,
-    /// This process's sums: [clusters, dim].
+    /// This process's sums, by blocks of columns: [blocks, clusters, WIDTH].
     local: Vec<f64>,
     /// The assignment that they belong to; empty before there is one.
     nearest: Vec<u32>,
@@ -288,7 +292,7 @@ impl Sums {
     pub fn new(clusters: usize, dim: usize) -> Sums {
         Sums {
             dim,
-            local: vec![0.0; clusters * dim],
+            local: vec![0.0; clusters * dim.next_multiple_of(WIDTH)],
             nearest: Vec::new(),
             totals: vec![0.0; clusters * dim],
             counts: vec![0.0; clusters],
@@ -302,38 +306,46 @@ impl Sums {
     /// those of clusters that won or lost a row since the last time.
     fn update(&mut self, rows: Rows, nearest: &[u32]) -> [Tensor; 2] {
         let clusters = self.counts.len();
-        // The rows of each cluster, one cluster after the other.
-        let mut starts = vec![0usize; clusters + 1];
+        let mut counts = vec![0f64; clusters];
         for &cluster in nearest {
-            starts[cluster as usize + 1] += 1;
-        }
-        let counts: Vec<f64> = starts[1..].iter().map(|&count| count as f64).collect();
-        for cluster in 0..clusters {
-            starts[cluster + 1] += starts[cluster];
-        }
-        let mut members = vec![0u32; nearest.len()];
-        let mut next = starts.clone();
-        for (row, &cluster) in nearest.iter().enumerate() {
-            members[next[cluster as usize]] = row as u32;
-            next[cluster as usize] += 1;
+            counts[cluster as usize] += 1.0;
         }
         let mut stale = vec![self.nearest.is_empty(); clusters];
         for (&before, &now) in self.nearest.iter().zip(nearest) {
             stale[before as usize] |= before != now;
             stale[now as usize] |= before != now;
         }
-        let jobs =
-            self.local.chunks_mut(self.dim).enumerate().filter(|(cluster, _)| stale[*cluster]);
-        nearest::share(jobs, |(cluster, sum)| {
+        let jobs = self.local.chunks_mut(clusters * WIDTH).enumerate();
+        nearest::share(jobs, |(block, sums)| sum_columns(rows, nearest, &stale, block, sums));
+        self.nearest = nearest.to_vec();
+        let [clusters, dim, width] = [clusters, self.dim, WIDTH].map(|size| size as i64);
+        let blocks = Tensor::from_slice(&self.local).view([-1, clusters, width]);
+        let local = blocks.transpose(0, 1).reshape([clusters, -1]).narrow(1, 0, dim).contiguous();
+        [local, Tensor::from_slice(&counts)]
+    }
+}
+
+widest! {
+    /// Sums of the rows of each stale cluster, of one block of their values: [clusters, WIDTH].
+    fn sum_columns(
+        rows: Rows,
+        nearest: &[u32],
+        stale: &[bool],
+        block: usize,
+        sums: &mut [f64],
+    ) {
+        let first = block * WIDTH;
+        let width = WIDTH.min(rows.dim - first);
+        for (sum, _) in sums.chunks_mut(WIDTH).zip(stale).filter(|(_, stale)| **stale) {
             sum.fill(0.0);
-            for &row in &members[starts[cluster]..starts[cluster + 1]] {
-                for (sum, &value) in sum.iter_mut().zip(rows.row(row as usize)) {
+        }
+        for (row, &cluster) in nearest.iter().enumerate() {
+            if stale[cluster as usize] {
+                let sum = &mut sums[cluster as usize * WIDTH..][..width];
+                for (sum, &value) in sum.iter_mut().zip(&rows.row(row)[first..][..width]) {
                     *sum += f64::from(value);
                 }
             }
-        });
-        self.nearest = nearest.to_vec();
-        let local = Tensor::from_slice(&self.local).view([clusters as i64, self.dim as i64]);
-        [local, Tensor::from_slice(&counts)]
+        }
     }
 }

@@ -18,6 +18,8 @@ const EIGHTHS: [usize; 6] = [1, 2, 3, 4, 6, 8];
 pub const LEVELS: usize = EIGHTHS.len();
 /// Rows turned at a time.
 const CHUNK: usize = 8192;
+/// Rows a dimension, of which at most [`CHUNK`] in all tell how the others lie.
+const SAMPLE: usize = 16;
 
 /// Rows of equal length, one after the other.
 #[derive(Clone, Copy)]
@@ -62,11 +64,11 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// The turn that suits `rows`, by up to 8192 of them.
+    /// The turn that suits `rows`.
     pub fn new(rows: Rows) -> Turn {
         let dim = rows.dim;
         let length = dim.next_multiple_of(QUAD);
-        let sample = tensor(&sample(rows), dim).to_kind(Kind::Double);
+        let sample = tensor(rows.values, dim).to_kind(Kind::Double);
         let mean = sample.mean_dim([0].as_slice(), false, Kind::Double).to_kind(Kind::Float);
         let offsets = &sample - &mean;
         // Eigenvalues ascend; the columns of the vectors are turned round with them.
@@ -90,7 +92,7 @@ impl Turn {
     }
 
     /// `rows` turned: [count, length].
-    fn turn(&self, rows: Rows) -> Vec<f32> {
+    pub fn turn(&self, rows: Rows) -> Vec<f32> {
         let offsets = tensor(rows.values, rows.dim) - Tensor::from_slice(&self.mean);
         let turned = offsets.matmul(&tensor(&self.rotation, rows.dim));
         let padding = (self.length - rows.dim) as i64;
@@ -98,9 +100,10 @@ impl Turn {
     }
 }
 
-/// The values of up to [`CHUNK`] of the rows, evenly spread.
-fn sample(rows: Rows) -> Vec<f32> {
-    let stride = rows.count().div_ceil(CHUNK).max(1);
+/// The values of some of the rows, evenly spread: enough to choose a [`Turn`] and a [`step`] by.
+pub fn sample(rows: Rows) -> Vec<f32> {
+    let wanted = (SAMPLE * rows.dim).min(CHUNK);
+    let stride = rows.count().div_ceil(wanted).max(1);
     (0..rows.count()).step_by(stride).flat_map(|index| rows.row(index)).copied().collect()
 }
 
@@ -168,8 +171,8 @@ impl<T: Copy> Codes<T> {
     }
 }
 
-/// Codes `rows` in steps of the given size, or of the one that suits them; vectors that exceed `range`
-/// are coded shortened, which their residues tell. `byte` is how a value is stored.
+/// Codes `rows` in steps of the given size, or of the one that suits the first of them; vectors that
+/// exceed `range` are coded shortened, which their residues tell. `byte` is how a value is stored.
 pub fn encode<T: Copy + Default + Send>(
     rows: Rows,
     turn: &Turn,
@@ -178,12 +181,13 @@ pub fn encode<T: Copy + Default + Send>(
     byte: impl Fn(f32) -> T + Sync,
 ) -> Codes<T> {
     let length = turn.length;
-    let step = given.unwrap_or_else(|| step(rows, turn, range));
+    let mut known = given;
     let mut values = vec![T::default(); rows.count() * length];
     let empty = Residue { error: [0.0; LEVELS], tail: [0.0; LEVELS], square: 0.0, norm: 0.0 };
     let mut residues = vec![empty; rows.count()];
     for first in (0..rows.count()).step_by(CHUNK) {
         let turned = turn.turn(rows.part(first, CHUNK));
+        let step = *known.get_or_insert_with(|| step(&turned, length, range));
         let count = turned.len() / length;
         let values = &mut values[first * length..][..count * length];
         let jobs = values
@@ -202,7 +206,7 @@ pub fn encode<T: Copy + Default + Send>(
             }
         });
     }
-    Codes { values, residues, step, length }
+    Codes { values, residues, step: known.unwrap_or_default(), length }
 }
 
 /// Hands `jobs` out to libtorch's threads, each to whichever is free.
@@ -219,10 +223,9 @@ pub fn share<J: Send>(jobs: impl Iterator<Item = J> + Send, work: impl Fn(J) + S
     });
 }
 
-/// The size of step with which one in a thousand of `rows`, turned, exceeds `range`.
-pub fn step(rows: Rows, turn: &Turn, range: Range) -> f32 {
-    let length = turn.length;
-    let turned = turn.turn(Rows { values: &sample(rows), dim: rows.dim });
+/// The size of step with which one in a thousand of the `turned` vectors, each of `length` values,
+/// exceeds `range`.
+pub fn step(turned: &[f32], length: usize, range: Range) -> f32 {
     let mut steps: Vec<f32> = turned
         .chunks(length)
         .map(|vector| {

@@ -38,6 +38,8 @@ const BLOCK: usize = 256;
 const BOUNDS: usize = 64;
 /// Rows on which the length of the prefix is tried.
 const TRIAL: usize = 512;
+/// The passes before which it is, counted from 0: the longer it goes on, the less changes.
+const TRIALS: [usize; 5] = [0, 1, 4, 12, 36];
 
 const ROW_RANGE: Range = Range { largest: ROW_LARGEST, longest: ROW_LENGTH };
 const CENTROID_RANGE: Range = Range { largest: CENTROID_LARGEST, longest: CENTROID_LENGTH };
@@ -65,8 +67,10 @@ pub struct Coded<'a> {
 impl Coding {
     /// The coding that suits `rows`.
     pub fn new(rows: Rows) -> Coding {
+        let sample = codes::sample(rows);
+        let rows = Rows { values: &sample, dim: rows.dim };
         let turn = Turn::new(rows);
-        let step = codes::step(rows, &turn, ROW_RANGE);
+        let step = codes::step(&turn.turn(rows), turn.length, ROW_RANGE);
         Coding { turn, step }
     }
 
@@ -420,7 +424,7 @@ impl Search {
         self.before = centroids.values.to_vec();
         let coding = coded.coding;
         let codes = encode(centroids, &coding.turn, CENTROID_RANGE, None, |value| value);
-        if self.passes.is_power_of_two() || self.passes == 0 {
+        if TRIALS.contains(&self.passes) {
             self.level = level(coded, centroids, &codes, &self.order, assignment);
         }
         self.passes += 1;
