@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Races `protonce cluster` against faiss-cpu and scikit-learn: same rows, same first centroids, in turn.
+With several starts, the published setting, each draws its own at random and keeps the best.
 
     benches/kmeans.py compare --rows E.npy --sizes 50000x1000,200000x5000
+    benches/kmeans.py compare --rows E.npy --sizes 50000x1000 --starts 5
     benches/kmeans.py pass --rows E.npy --sizes 1281167x25000
     benches/kmeans.py scaling --rows E.npy
     benches/kmeans.py iterations --rows E.npy --sizes 50000x1000
@@ -50,23 +52,24 @@ def protonce(file, clusters, iterations, threads, redo=1, seed=0):
     return summary, tensors["centroids.0"], tensors["assignment.0"]
 
 
-def faiss_fit(rows, start, iterations):
+def faiss_fit(rows, start, iterations, starts):
     import faiss
 
     kmeans = faiss.Kmeans(
-        rows.shape[1], len(start), niter=iterations, nredo=1, max_points_per_centroid=10**9
+        rows.shape[1], len(start), niter=iterations, nredo=starts, max_points_per_centroid=10**9
     )
     begin = time.perf_counter()
-    kmeans.train(rows, init_centroids=start)
+    kmeans.train(rows, init_centroids=start if starts == 1 else None)
     # Ours ends with an assignment to the last centroids; so that both do the same, so does this.
     squared, _ = kmeans.index.search(rows, 1)
     return time.perf_counter() - begin, float(squared.sum(dtype=np.float64))
 
 
-def sklearn_fit(rows, start, iterations):
+def sklearn_fit(rows, start, iterations, starts):
     from sklearn.cluster import KMeans
 
-    kmeans = KMeans(len(start), init=start, n_init=1, max_iter=iterations, tol=0, algorithm="lloyd")
+    init = start if starts == 1 else "random"
+    kmeans = KMeans(len(start), init=init, n_init=starts, max_iter=iterations, tol=0, algorithm="lloyd")
     begin = time.perf_counter()
     kmeans.fit(rows)
     return time.perf_counter() - begin, float(kmeans.inertia_)
@@ -92,13 +95,13 @@ def compare(options):
             _, start, _ = protonce(file, clusters, 0, options.threads)
             ours, theirs, others, objectives = [], [], [], []
             for _ in range(options.repetitions):
-                summary, *_ = protonce(file, clusters, options.iterations, options.threads)
+                summary, *_ = protonce(file, clusters, options.iterations, options.threads, options.starts)
                 ours.append(summary["seconds"])
-                seconds, objective = faiss_fit(rows, start, options.iterations)
+                seconds, objective = faiss_fit(rows, start, options.iterations, options.starts)
                 theirs.append(seconds)
                 objectives.append(summary["total"] / objective)
                 if options.sklearn:
-                    others.append(sklearn_fit(rows, start, options.iterations)[0])
+                    others.append(sklearn_fit(rows, start, options.iterations, options.starts)[0])
         ours, theirs = np.median(ours), np.median(theirs)
         other = f"{np.median(others):.2f} s | {np.median(others) / ours:.1f} ×" if others else "|"
         print(
@@ -170,6 +173,7 @@ def main():
     parser.add_argument("--sizes", default="50000x1000", help="ROWSxCLUSTERS,…")
     parser.add_argument("--dim", type=int, default=128, help="of isotropic rows")
     parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--starts", type=int, default=1, help="of `compare`")
     parser.add_argument("--repetitions", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--sklearn", action="store_true", help="race scikit-learn too")
