@@ -4,6 +4,7 @@
 //! Human text and progress go to stderr. With `--json`, one JSON object goes to stdout and nothing
 //! else does. Exit status: 0 done, 2 wrong usage, 1 anything else.
 
+mod bench;
 mod cluster;
 mod data;
 mod embed;
@@ -63,6 +64,9 @@ enum Command {
     Report(report::Arguments),
     /// Show the same page live while runs go on.
     Serve(serve::Arguments),
+    /// Measure this machine.
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Look at a pile of images.
     #[command(subcommand)]
     Data(data::Command),
@@ -93,6 +97,7 @@ fn run() -> anyhow::Result<()> {
         Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Bench(command) => bench::run(&command),
         Command::Data(command) => data::run(&command),
     }
 }

@@ -1,6 +1,6 @@
 //! `protonce pretrain`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -66,7 +66,7 @@ pub struct Arguments {
 #[derive(Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Settings")]
-struct Settings {
+pub struct Settings {
     /// `pcl`, or `moco` for the ablation without prototypes.
     #[arg(long, value_parser = ["pcl", "moco"])]
     method: Option<String>,
@@ -239,6 +239,18 @@ struct Settings {
     #[arg(long, value_parser = ["auto", "float32", "bf16"])]
     precision: Option<String>,
 
+    /// Which way each convolution is computed on a CPU: `auto` measures once for a processor and
+    /// remembers it in the cache folder, `off` follows a rule, with the same bits wherever there is the
+    /// same processor. See `bench step` whether it pays.
+    #[arg(long, value_parser = ["auto", "off"])]
+    tune: Option<String>,
+
+    /// Compute residual blocks again on the way back instead of keeping what is in them: much less
+    /// memory for large images or batches, a longer step, the same result.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    checkpoint_blocks: bool,
+
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
@@ -379,21 +391,8 @@ fn resolve(arguments: &Arguments) -> anyhow::Result<Config> {
         true => RunFolder::settings(&arguments.out)?,
         false => Config::preset(&arguments.preset)?,
     };
-    let file = match &arguments.config {
-        None => toml::Table::new(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read settings from {}", path.display()))?;
-            text.parse().map_err(|error| {
-                ConfigError::Invalid(format!("{} is not TOML: {error}", path.display()))
-            })?
-        }
-    };
-    let mut flags = toml::Table::try_from(&arguments.settings)?;
-    if let Some(data) = &arguments.data {
-        flags.insert("data".to_owned(), data.clone().into());
-    }
-    let config = Config::resolve([base.clone(), file, flags])?;
+    let (file, data) = (arguments.config.as_deref(), arguments.data.as_deref());
+    let config = Config::resolve(layers(base.clone(), file, data, &arguments.settings)?)?;
     if arguments.resume {
         let before = Config::resolve([base])?;
         if let Some((name, old, new)) = before.conflict(&config)? {
@@ -403,6 +402,30 @@ fn resolve(arguments: &Arguments) -> anyhow::Result<Config> {
         }
     }
     Ok(config)
+}
+
+/// `base` ← file ← flags.
+pub fn layers(
+    base: toml::Table,
+    file: Option<&Path>,
+    data: Option<&str>,
+    settings: &Settings,
+) -> anyhow::Result<[toml::Table; 3]> {
+    let file = match file {
+        None => toml::Table::new(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read settings from {}", path.display()))?;
+            text.parse().map_err(|error| {
+                ConfigError::Invalid(format!("{} is not TOML: {error}", path.display()))
+            })?
+        }
+    };
+    let mut flags = toml::Table::try_from(settings)?;
+    if let Some(data) = data {
+        flags.insert("data".to_owned(), data.into());
+    }
+    Ok([base, file, flags])
 }
 
 /// Set by the first Ctrl-C, after which the step is finished and saved; the second ends at once.

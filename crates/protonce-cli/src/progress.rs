@@ -85,6 +85,7 @@ impl Display {
                     dashboard.progress(*work, *done, *total);
                 }
             }
+            Notice::Remark(remark) => self.warn(remark),
             Notice::Event(event) => {
                 if let Event::Skipped { name, reason, .. } = event {
                     self.skipped(name, reason);
@@ -215,6 +216,7 @@ impl Dashboard {
                 Work::Clustering => ("E-step", "granularities clustered"),
                 Work::Training => ("M-step", "steps"),
                 Work::Features => ("kNN   ", "images' features"),
+                Work::Tuning => ("tuning", "convolutions measured, once for this processor"),
             };
             self.work.set_prefix(name);
             self.work.set_message(unit);

@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use protonce::encoder::winograd;
+use protonce::encoder::convolution::{Way, Ways, convolve};
 use tch::{Device, Kind, Tensor};
 
 fn main() {
@@ -48,13 +48,14 @@ fn layer(name: &str, batch: i64, channels: i64, side: i64) {
     let gradient = random([batch, side, side, channels]);
     let libtorch =
         |x: &Tensor, weight: &Tensor| x.conv2d(weight, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1);
-    let forward =
-        [best(|| drop(libtorch(&x, &weight))), best(|| drop(winograd::convolve(&x, &weight)))];
+    let winograd =
+        |x: &Tensor, weight: &Tensor| convolve(x, weight, [1, 1, 1], Ways::all(Way::Winograd));
+    let forward = [best(|| drop(libtorch(&x, &weight))), best(|| drop(winograd(&x, &weight)))];
     print(name, "forward", forward);
     for (pass, of) in [("gradient of input", &x), ("gradient of filters", &weight)] {
         let leaf = of.detach().set_requires_grad(true);
         let [x, weight] = if pass.ends_with("input") { [&leaf, &weight] } else { [&x, &leaf] };
-        let times = [libtorch(x, weight), winograd::convolve(x, weight)].map(|output| {
+        let times = [libtorch(x, weight), winograd(x, weight)].map(|output| {
             let loss = (output * &gradient).sum(Kind::Float);
             best(|| drop(Tensor::run_backward(&[&loss], &[&leaf], true, false)))
         });

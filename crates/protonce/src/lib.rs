@@ -61,6 +61,8 @@ pub mod embeddings;
 
 pub mod report;
 
+pub mod cache;
+pub mod clock;
 pub mod device;
 pub mod world;
 

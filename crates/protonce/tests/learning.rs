@@ -171,3 +171,42 @@ fn resnet50_learns_as_with_libtorch() {
         1e-6,
     );
 }
+
+/// Two steps with and without blocks being computed again; parameters, statistics and losses.
+fn assert_checkpointing_changes_nothing(arch: Architecture, stem: Stem, [count, side]: [i64; 2]) {
+    let config = EncoderConfig { arch, stem, head: Head::Mlp, dim: 64 };
+    let descent = Descent { learning_rate: 0.05, momentum: 0.9, weight_decay: 5e-4 };
+    tch::manual_seed(2);
+    let images = Tensor::randn([count, side, side, 3], FLOAT).permute([0, 3, 1, 2]);
+    for precision in [Precision::Float32, Precision::BFloat16] {
+        let [plain, checkpointed] = [false, true].map(|checkpoint_blocks| {
+            let pair = MomentumPair::new(&config, precision, Device::Cpu, 5);
+            let mut encoder = pair.encoder;
+            encoder.set_checkpoint_blocks(checkpoint_blocks);
+            let velocity = encoder.parameters().theta().zeros_like();
+            let losses = [0, 1].map(|_| {
+                // In two groups, as with --bn-splits.
+                let loss = loss(&encoder.embed_split(&images, 2));
+                let gradient = encoder.parameters().gradient(&loss);
+                encoder.parameters_mut().descend(.., &velocity, &gradient, descent);
+                loss.double_value(&[])
+            });
+            (losses, velocity, encoder.parameters().named_tensors())
+        });
+        assert_eq!(plain.0, checkpointed.0, "losses of {arch}, {precision:?}");
+        assert!(plain.1 == checkpointed.1, "gradients of {arch}, {precision:?}");
+        assert!(plain.2 == checkpointed.2, "parameters and statistics of {arch}, {precision:?}");
+        let moved = plain.2.iter().find(|(name, _)| name == "layer4.0.bn1.running_mean");
+        assert!(moved.is_some_and(|(_, mean)| mean.abs().max().double_value(&[]) > 0.0));
+    }
+}
+
+#[test]
+fn resnet18_with_checkpointed_blocks_has_the_same_bits() {
+    assert_checkpointing_changes_nothing(Architecture::ResNet18, Stem::Small, [4, 32]);
+}
+
+#[test]
+fn resnet50_with_checkpointed_blocks_has_the_same_bits() {
+    assert_checkpointing_changes_nothing(Architecture::ResNet50, Stem::ImageNet, [4, 64]);
+}

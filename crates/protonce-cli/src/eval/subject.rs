@@ -86,11 +86,7 @@ impl Subject {
         if self.no_cache {
             return None;
         }
-        let folder = self.cache.clone().or_else(|| {
-            let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-            let set = std::env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty());
-            Some(set.map(PathBuf::from).or_else(home)?.join("protonce/features"))
-        });
+        let folder = self.cache.clone().or_else(|| protonce::cache::folder("features"));
         folder.map(FeatureCache::new)
     }
 }

@@ -25,6 +25,7 @@ fn a_run_leaves_what_it_promises_and_json_is_alone_on_stdout() {
     assert!(stderr(&output).contains("epoch 3/3"));
     for file in [
         "config.toml",
+        "convolutions.json",
         "events.jsonl",
         "checkpoints/last/encoder.safetensors",
         "checkpoints/epoch-0002/state.json",
@@ -133,4 +134,88 @@ fn a_terminal_gets_a_dashboard_and_a_pipe_gets_lines() {
     // The cursor still moves.
     let colours = ["\u{1b}[32m", "\u{1b}[36m", "\u{1b}[1m"];
     assert!(plain.contains("━") && !colours.iter().any(|c| plain.contains(c)), "NO_COLOR: {plain}");
+}
+
+#[test]
+fn a_tuned_run_goes_on_as_it_began_whatever_became_of_the_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data_in(folder.path());
+    let cache = folder.path().join("cache");
+    let remembered = cache.join("protonce/convolutions/fastest.json");
+    let tuned = |run: &Path, more: &[&str]| {
+        let mut command = tiny_pretrain(&data, run, &["--epochs", "2"]);
+        command.args(more).env("XDG_CACHE_HOME", &cache);
+        succeed(command)
+    };
+    let [whole, again, stopped] = ["whole", "again", "stopped"].map(|run| folder.path().join(run));
+    let read = |run: &Path, file: &str| std::fs::read(run.join(file)).unwrap();
+    let weights = |run: &Path| read(run, "checkpoints/last/training.safetensors");
+
+    tuned(&whole, &["--tune", "auto"]);
+    let choices: serde_json::Value =
+        serde_json::from_slice(&read(&whole, "convolutions.json")).unwrap();
+    assert!(choices.as_object().unwrap().len() >= 11, "{choices}");
+    let first = std::fs::read(&remembered).unwrap();
+    tuned(&again, &["--tune", "auto"]);
+    assert!(weights(&whole) == weights(&again), "remembered choices give the same bits");
+    assert_eq!(std::fs::read(&remembered).unwrap(), first);
+
+    tuned(&stopped, &["--tune", "auto", "--max-steps", "3"]);
+    std::fs::write(&remembered, "damaged").unwrap();
+    tuned(&stopped, &["--tune", "off", "--resume"]);
+    assert!(weights(&whole) == weights(&stopped), "the run kept its choices");
+
+    let output = tuned(&folder.path().join("new"), &["--tune", "auto"]);
+    assert!(stderr(&output).contains("damaged"), "{}", stderr(&output));
+    assert!(std::fs::read_to_string(&remembered).unwrap().contains("protonce"));
+}
+
+#[test]
+fn checkpointed_blocks_train_to_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data_in(folder.path());
+    let [plain, checkpointed] = [&[][..], &["--checkpoint-blocks"]].map(|more| {
+        let run = folder.path().join(format!("run{}", more.len()));
+        succeed(tiny_pretrain(&data, &run, &[&["--epochs", "2"], more].concat()));
+        std::fs::read(run.join("checkpoints/last/training.safetensors")).unwrap()
+    });
+    assert!(plain == checkpointed);
+}
+
+#[test]
+fn a_step_is_measured_without_images_at_hand() {
+    let output = succeed(protonce(&[
+        "bench",
+        "step",
+        "--preset",
+        "small",
+        "--stem",
+        "imagenet",
+        "--image-size",
+        "16",
+        "--batch-size",
+        "8",
+        "--queue",
+        "50",
+        "--clusters",
+        "4,8",
+        "--threads",
+        "1",
+        "--steps",
+        "1",
+        "--warmup-steps",
+        "0",
+        "--checkpoint-blocks",
+        "--json",
+    ]));
+    let times: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let seconds = |value: &serde_json::Value| value.as_f64().unwrap();
+    assert_eq!(times["images"], 8);
+    assert!(seconds(&times["images_per_second"]) > 0.0 && seconds(&times["peak"]) > 0.0);
+    let parts = times["parts"].as_object().unwrap();
+    let sum: f64 = parts.values().map(|part| seconds(&part["seconds"])).sum();
+    assert!(parts.len() == 6 && sum <= seconds(&times["step"]));
+    // Computed again on the way back.
+    assert!(seconds(&parts["backward"]["kernels"]["convolution"]["operations"]) > 0.0);
+    assert!(stderr(&output).contains("waiting for views"), "{}", stderr(&output));
 }

@@ -1,11 +1,16 @@
-// What tch does not offer: an operation whose backward pass is written in Rust, and libtorch's own
-// threads for loops written in Rust. See autograd.rs for the meaning of each.
+// What tch does not offer: an operation whose backward pass is written in Rust, gradients for a given
+// gradient of the output, the two gradients of a convolution one by one, and libtorch's own threads for
+// loops written in Rust. See autograd.rs for the meaning of each.
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/convolution_backward.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 
 #include <cstdint>
+#include <cstdio>
+#include <exception>
 #include <stdexcept>
 #include <vector>
 
@@ -13,7 +18,12 @@ using torch::autograd::variable_list;
 
 namespace {
 
-using Backward = int (*)(void *closure, at::Tensor *gradient, at::Tensor **gradients);
+// A sentence that crosses from one language to the other; empty when nothing went wrong.
+struct Message {
+    char text[1024];
+};
+
+using Backward = void (*)(void *closure, at::Tensor *gradient, at::Tensor **gradients, Message *);
 using Drop = void (*)(void *closure);
 
 // A node of the autograd graph that asks a Rust closure for its inputs' gradients.
@@ -38,16 +48,27 @@ struct RustNode : torch::autograd::Node {
         if (!outputs[0].defined()) return result;
         if (closure == nullptr) throw std::runtime_error("the graph was freed by a backward pass");
         std::vector<at::Tensor *> gradients(inputs, nullptr);
-        const int status = backward(closure, &outputs[0], gradients.data());
+        Message message = {};
+        backward(closure, &outputs[0], gradients.data(), &message);
         for (std::size_t i = 0; i < inputs; ++i) {
             if (gradients[i] == nullptr) continue;
             result[i] = std::move(*gradients[i]);
             delete gradients[i];
         }
-        if (status != 0) throw std::runtime_error("a backward pass written in Rust panicked");
+        if (message.text[0] != 0) throw std::runtime_error(message.text);
         return result;
     }
 };
+
+// Runs `body`; an exception must not unwind through Rust.
+template <typename Body>
+void guarded(Message *message, Body body) {
+    try {
+        body();
+    } catch (const std::exception &error) {
+        std::snprintf(message->text, sizeof message->text, "%s", error.what());
+    }
+}
 
 }  // namespace
 
@@ -61,6 +82,33 @@ void protonce_attach(at::Tensor *output, at::Tensor **inputs, std::size_t count,
     auto node = std::make_shared<RustNode>(closure, backward, drop, count);
     node->set_next_edges(torch::autograd::collect_next_edges(variables));
     torch::autograd::set_history(*output, node);
+}
+
+// Gradients of `inputs` for the `gradient` of `output`; frees the graph.
+void protonce_gradients(at::Tensor *output, at::Tensor *gradient, at::Tensor **inputs,
+                        std::size_t count, at::Tensor **gradients, Message *message) {
+    guarded(message, [&] {
+        variable_list variables;
+        for (std::size_t i = 0; i < count; ++i) variables.push_back(*inputs[i]);
+        auto found = torch::autograd::grad({*output}, variables, {*gradient}, false, false);
+        for (std::size_t i = 0; i < count; ++i) gradients[i] = new at::Tensor(std::move(found[i]));
+    });
+}
+
+// The gradient of a convolution's weight, or of its input `x`.
+at::Tensor *protonce_convolution_gradient(at::Tensor *gradient, at::Tensor *x, at::Tensor *weight,
+                                          std::int64_t stride, std::int64_t padding,
+                                          std::int64_t groups, int of_weight, Message *message) {
+    at::Tensor *result = nullptr;
+    guarded(message, [&] {
+        const std::array<std::int64_t, 2> strides = {stride, stride}, paddings = {padding, padding};
+        const std::array<std::int64_t, 2> ones = {1, 1}, zeros = {0, 0};
+        auto found = at::convolution_backward(*gradient, *x, *weight, c10::nullopt, strides, paddings,
+                                              ones, false, zeros, groups,
+                                              {of_weight == 0, of_weight != 0, false});
+        result = new at::Tensor(of_weight != 0 ? std::get<1>(found) : std::get<0>(found));
+    });
+    return result;
 }
 
 void protonce_parallel_for(std::int64_t count, std::int64_t grain,

@@ -5,7 +5,8 @@
 //! [`parallel_for`] runs the loop on the threads that libtorch computes with, so that the two never
 //! fight for cores. The C++ half is `autograd.cpp`, since tch offers neither.
 
-use std::ffi::{c_int, c_void};
+use std::any::Any;
+use std::ffi::{c_char, c_int, c_void};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -18,15 +19,134 @@ unsafe extern "C" {
         inputs: *const *mut C_tensor,
         count: usize,
         closure: *mut c_void,
-        backward: unsafe extern "C" fn(*mut c_void, *mut C_tensor, *mut *mut C_tensor) -> c_int,
+        backward: unsafe extern "C" fn(
+            *mut c_void,
+            *mut C_tensor,
+            *mut *mut C_tensor,
+            *mut Message,
+        ),
         drop: unsafe extern "C" fn(*mut c_void),
     );
+    fn protonce_gradients(
+        output: *const C_tensor,
+        gradient: *const C_tensor,
+        inputs: *const *mut C_tensor,
+        count: usize,
+        gradients: *mut *mut C_tensor,
+        message: *mut Message,
+    );
+    fn protonce_convolution_gradient(
+        gradient: *const C_tensor,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        stride: i64,
+        padding: i64,
+        groups: i64,
+        of_weight: c_int,
+        message: *mut Message,
+    ) -> *mut C_tensor;
     fn protonce_parallel_for(
         count: i64,
         grain: i64,
         body: unsafe extern "C" fn(*mut c_void, i64, i64),
         context: *mut c_void,
     );
+}
+
+/// A sentence that crosses from one language to the other, ended by a zero; empty when nothing went
+/// wrong.
+#[repr(C)]
+struct Message([c_char; 1024]);
+
+impl Message {
+    const EMPTY: Message = Message([0; 1024]);
+
+    /// The sentence of a panic.
+    fn of(panic: &(dyn Any + Send)) -> Message {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .filter(|text| !text.is_empty())
+            .unwrap_or("a backward pass written in Rust panicked");
+        let mut message = Message::EMPTY;
+        // The last place stays zero.
+        for (place, byte) in message.0[..1023].iter_mut().zip(text.bytes()) {
+            *place = byte as c_char;
+        }
+        message
+    }
+
+    /// Goes on as tch does when libtorch complains: panics with its words.
+    fn panic_if_any(&self) {
+        let bytes: Vec<u8> =
+            self.0.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0).collect();
+        if !bytes.is_empty() {
+            std::panic::panic_any(String::from_utf8_lossy(&bytes).into_owned());
+        }
+    }
+}
+
+/// The gradients of `inputs` for the `gradient` of `output`, whose graph is freed.
+///
+/// # Panics
+/// When libtorch fails, for example for lack of memory.
+pub(super) fn gradients(output: &Tensor, gradient: &Tensor, inputs: &[&Tensor]) -> Vec<Tensor> {
+    let pointers: Vec<*mut C_tensor> =
+        inputs.iter().map(|input| input.as_ptr().cast_mut()).collect();
+    let mut found = vec![std::ptr::null_mut(); inputs.len()];
+    let mut message = Message::EMPTY;
+    // SAFETY: live tensors that the callee only reads, and room for as many results as inputs.
+    unsafe {
+        protonce_gradients(
+            output.as_ptr(),
+            gradient.as_ptr(),
+            pointers.as_ptr(),
+            inputs.len(),
+            found.as_mut_ptr(),
+            &mut message,
+        );
+    }
+    message.panic_if_any();
+    // SAFETY: without a message, each is a new tensor that is ours.
+    found.into_iter().map(|tensor| unsafe { Tensor::from_ptr(tensor) }).collect()
+}
+
+/// What a gradient of a convolution is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    Input,
+    Weight,
+}
+
+/// libtorch's gradient of a convolution's input `x` or of its weight, alone.
+///
+/// # Panics
+/// When libtorch fails, for example for lack of memory.
+pub(super) fn convolution_gradient(
+    of: Of,
+    gradient: &Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    [stride, padding, groups]: [i64; 3],
+) -> Tensor {
+    let mut message = Message::EMPTY;
+    // SAFETY: live tensors that the callee only reads.
+    let found = unsafe {
+        protonce_convolution_gradient(
+            gradient.as_ptr(),
+            x.as_ptr(),
+            weight.as_ptr(),
+            stride,
+            padding,
+            groups,
+            c_int::from(of == Of::Weight),
+            &mut message,
+        )
+    };
+    message.panic_if_any();
+    // SAFETY: without a message, a new tensor that is ours.
+    unsafe { Tensor::from_ptr(found) }
 }
 
 /// From the gradient of an output to those of its inputs, in their order; `None` for an input that
@@ -79,12 +199,13 @@ fn tch_grad_enabled() -> bool {
 
 /// # Safety
 /// `closure` is one that [`differentiable`] handed out, `gradient` a live tensor and `gradients` has
-/// room for as many pointers as there were inputs.
+/// room for as many pointers as there were inputs; `message` is an empty one.
 unsafe extern "C" fn run_backward(
     closure: *mut c_void,
     gradient: *mut C_tensor,
     gradients: *mut *mut C_tensor,
-) -> c_int {
+    message: *mut Message,
+) {
     let result = catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: see above; the engine runs a node on one thread at a time.
         let (count, backward) = unsafe { &mut *closure.cast::<(usize, Backward)>() };
@@ -101,7 +222,10 @@ unsafe extern "C" fn run_backward(
             }
         }
     }));
-    c_int::from(result.is_err())
+    if let Err(panic) = result {
+        // SAFETY: the caller's, and its alone.
+        unsafe { *message = Message::of(&*panic) };
+    }
 }
 
 /// # Safety

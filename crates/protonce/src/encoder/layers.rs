@@ -1,11 +1,13 @@
 //! The units a residual network is made of: convolution → normalise (+ residual) → activation.
 
+use std::sync::Arc;
+
 use tch::{Kind, Tensor};
 
 use super::autograd::differentiable;
+use super::convolution::{Choices, Shape, convolve};
 use super::normalise::{Activation, BatchNorm, normalise};
 use super::parameters::{BufferId, ParameterId, Parameters};
-use super::winograd;
 
 /// Whose statistics normalise an activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +16,15 @@ pub enum Mode {
     Train,
     /// The running statistics, unchanged.
     Evaluate,
+}
+
+/// One forward pass: whose parameters it uses and how it computes.
+pub(super) struct Call<'a> {
+    pub(super) parameters: &'a Parameters,
+    pub(super) choices: &'a Arc<Choices>,
+    pub(super) mode: Mode,
+    /// Whether a block keeps its input alone for the way back, and computes the rest again.
+    pub(super) checkpoint_blocks: bool,
 }
 
 /// A convolution without bias.
@@ -40,21 +51,40 @@ impl Convolution {
         Convolution { weight, stride, padding: size / 2, groups }
     }
 
+    /// The shape it has on `images` images of some size.
+    pub(super) fn shape(
+        &self,
+        parameters: &Parameters,
+        kind: Kind,
+        images: i64,
+        [height, width]: [i64; 2],
+    ) -> Shape {
+        let weight = parameters.get(self.weight).size();
+        Shape {
+            kind,
+            images,
+            inputs: weight[1] * self.groups,
+            height,
+            width,
+            outputs: weight[0],
+            size: weight[2],
+            stride: self.stride,
+            padding: self.padding,
+            groups: self.groups,
+        }
+    }
+
     /// [batch, in, height, width] → [batch, out, height / stride, width / stride], in the
     /// precision of `x`.
-    pub(super) fn forward(&self, parameters: &Parameters, x: &Tensor) -> Tensor {
-        let weight = parameters.get(self.weight).to_kind(x.kind());
-        if winograd::suits(x, &weight, self.stride, self.padding, self.groups) {
-            return winograd::convolve(x, &weight);
-        }
-        x.conv2d(
-            &weight,
-            None::<&Tensor>,
-            [self.stride, self.stride],
-            [self.padding, self.padding],
-            [1, 1],
-            self.groups,
-        )
+    pub(super) fn forward(&self, call: &Call, x: &Tensor) -> Tensor {
+        let weight = call.parameters.get(self.weight).to_kind(x.kind());
+        let geometry = [self.stride, self.padding, self.groups];
+        let ways = call.choices.ways(&Shape::of(x, &weight, geometry));
+        convolve(x, &weight, geometry, ways)
+    }
+
+    pub(super) fn parameters(&self) -> [ParameterId; 1] {
+        [self.weight]
     }
 }
 
@@ -80,19 +110,22 @@ impl Normalisation {
     /// no other use; see [`normalise`].
     pub(super) fn forward(
         &self,
-        parameters: &Parameters,
+        call: &Call,
         x: Tensor,
         residual: Option<&Tensor>,
         activation: Activation,
-        mode: Mode,
     ) -> Tensor {
         let norm = BatchNorm {
-            weight: parameters.get(self.weight),
-            bias: parameters.get(self.bias),
-            running_mean: parameters.get_buffer(self.running_mean),
-            running_var: parameters.get_buffer(self.running_var),
+            weight: call.parameters.get(self.weight),
+            bias: call.parameters.get(self.bias),
+            running_mean: call.parameters.get_buffer(self.running_mean),
+            running_var: call.parameters.get_buffer(self.running_var),
         };
-        normalise(x, &norm, residual, activation, mode)
+        normalise(x, &norm, residual, activation, call.mode)
+    }
+
+    pub(super) fn parameters(&self) -> [ParameterId; 2] {
+        [self.weight, self.bias]
     }
 }
 

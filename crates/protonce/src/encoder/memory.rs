@@ -1,5 +1,7 @@
 //! The memory of tensors on the CPU, for loops of our own.
 
+use std::ops::Range;
+
 use tch::{Device, Kind, Tensor};
 
 /// A number as activations hold it; arithmetic is in float32.
@@ -86,4 +88,29 @@ fn assert_dense<T: Element>(tensor: &Tensor) {
         "not dense {:?} on the CPU: {tensor:?}",
         T::KIND
     );
+}
+
+/// Memory that threads write disjoint parts of.
+pub(super) struct Shared<T> {
+    start: *mut T,
+    length: usize,
+}
+
+// SAFETY: only `slice` reaches the memory, and its callers keep to disjoint parts.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    pub(super) fn new(memory: &mut [T]) -> Shared<T> {
+        Shared { start: memory.as_mut_ptr(), length: memory.len() }
+    }
+
+    /// # Safety
+    /// No other thread may touch the range while the slice lives, and the memory must outlive it.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    pub(super) unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.length);
+        // SAFETY: within the memory, and the caller's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
 }

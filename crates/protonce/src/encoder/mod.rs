@@ -7,21 +7,27 @@
 //! Images are float32 [batch, 3, height, width] in channels-last memory, as `views` makes them.
 
 mod autograd;
+pub mod convolution;
 mod descent;
 mod extract;
 mod layers;
 mod memory;
 mod normalise;
 mod parameters;
+mod patches;
 mod resnet;
-pub mod winograd;
+mod winograd;
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 pub(crate) use autograd::parallel_for;
+use convolution::{Choices, Shape};
 pub use descent::Descent;
 pub use extract::{Extracted, Output, extract, extract_batches, image_tensor};
+use layers::Call;
 pub use layers::Mode;
 pub use normalise::{Activation, BatchNorm, normalise};
 pub use parameters::Parameters;
@@ -259,6 +265,8 @@ pub struct Encoder {
     precision: Precision,
     parameters: Parameters,
     network: ResNet,
+    choices: Arc<Choices>,
+    checkpoint_blocks: bool,
 }
 
 impl Encoder {
@@ -267,7 +275,30 @@ impl Encoder {
         let mut parameters = Parameters::new(seed);
         let network = ResNet::declare(&mut parameters, config);
         let parameters = parameters.place(device);
-        Encoder { config: config.clone(), precision, parameters, network }
+        Encoder {
+            config: config.clone(),
+            precision,
+            parameters,
+            network,
+            choices: Arc::default(),
+            checkpoint_blocks: false,
+        }
+    }
+
+    /// Computes convolutions in the ways of `choices` from now on.
+    pub fn set_choices(&mut self, choices: Arc<Choices>) {
+        self.choices = choices;
+    }
+
+    /// Whether only the inputs of residual blocks are kept for the way back, and all within them is
+    /// computed again: much less memory for another forward pass. The numbers are the same bits.
+    pub fn set_checkpoint_blocks(&mut self, checkpoint_blocks: bool) {
+        self.checkpoint_blocks = checkpoint_blocks;
+    }
+
+    /// The shapes of its convolutions on so many square images of `side` pixels, each once.
+    pub fn convolutions(&self, images: i64, side: i64) -> Vec<Shape> {
+        self.network.convolutions(&self.parameters, self.precision.kind(), images, side)
     }
 
     /// The shapes this encoder was made with.
@@ -292,7 +323,13 @@ impl Encoder {
 
     /// Pooled features: images [batch, 3, height, width] → float32 [batch, width of the network].
     pub fn features(&self, images: &Tensor, mode: Mode) -> Tensor {
-        self.network.features(&self.parameters, &images.to_kind(self.precision.kind()), mode)
+        let call = Call {
+            parameters: &self.parameters,
+            choices: &self.choices,
+            mode,
+            checkpoint_blocks: self.checkpoint_blocks,
+        };
+        self.network.features(&call, &images.to_kind(self.precision.kind()))
     }
 
     /// L2-normalised embeddings of features: [batch, width] → float32 [batch, dim].

@@ -121,6 +121,22 @@ impl Parameters {
         }
     }
 
+    /// The same parameters as leaves of another graph, with statistics that may move without moving
+    /// these.
+    pub(super) fn apart(&self) -> Parameters {
+        let leaf = |view: &Tensor| view.detach().set_requires_grad(view.requires_grad());
+        Parameters {
+            theta: self.theta.shallow_clone(),
+            names: self.names.clone(),
+            shapes: self.shapes.clone(),
+            views: self.views.iter().map(leaf).collect(),
+            buffer_names: self.buffer_names.clone(),
+            buffers: self.buffers.iter().map(Tensor::copy).collect(),
+            initial: Vec::new(),
+            random: self.random.clone(),
+        }
+    }
+
     pub(super) fn get(&self, id: ParameterId) -> &Tensor {
         &self.views[id.0]
     }

@@ -2,11 +2,15 @@
 //! Komodakis 2016; ResNeXt: Xie et al. 2017) with torchvision's parameter names and its stride in
 //! a bottleneck's 3×3 convolution.
 
-use tch::Tensor;
+use std::sync::Arc;
 
-use super::layers::{Convolution, Linear, Mode, Normalisation, max_pool, pool};
+use tch::{Kind, Tensor};
+
+use super::autograd::{differentiable, gradients, gradients_wanted};
+use super::convolution::Shape;
+use super::layers::{Call, Convolution, Linear, Normalisation, max_pool, pool};
 use super::normalise::Activation;
-use super::parameters::Parameters;
+use super::parameters::{ParameterId, Parameters};
 use super::{Architecture, EncoderConfig, Head, Stem};
 
 /// How the blocks of an architecture are built.
@@ -44,14 +48,13 @@ struct Unit {
 impl Unit {
     fn forward(
         &self,
-        parameters: &Parameters,
+        call: &Call,
         x: &Tensor,
         residual: Option<&Tensor>,
         activation: Activation,
-        mode: Mode,
     ) -> Tensor {
-        let x = self.convolution.forward(parameters, x);
-        self.normalisation.forward(parameters, x, residual, activation, mode)
+        let x = self.convolution.forward(call, x);
+        self.normalisation.forward(call, x, residual, activation)
     }
 }
 
@@ -117,16 +120,52 @@ impl Block {
         Block { units, downsample }
     }
 
-    fn forward(&self, parameters: &Parameters, x: &Tensor, mode: Mode) -> Tensor {
+    fn forward(&self, call: &Call, x: &Tensor) -> Tensor {
         let carried = match &self.downsample {
-            Some(unit) => unit.forward(parameters, x, None, Activation::None, mode),
+            Some(unit) => unit.forward(call, x, None, Activation::None),
             None => x.shallow_clone(),
         };
         let last = self.units.len() - 1;
         self.units.iter().enumerate().fold(x.shallow_clone(), |x, (number, unit)| {
             let residual = (number == last).then_some(&carried);
-            unit.forward(parameters, &x, residual, Activation::Relu, mode)
+            unit.forward(call, &x, residual, Activation::Relu)
         })
+    }
+
+    /// [`Block::forward`] that keeps nothing but its input for the way back, on which the block is
+    /// computed again (Chen et al. 2016, <https://arxiv.org/abs/1604.06174>): the same bits for a
+    /// second forward pass. Running statistics move once.
+    fn forward_checkpointed(self: &Arc<Self>, call: &Call, x: &Tensor) -> Tensor {
+        let ids = self.parameters();
+        let mut inputs = vec![x];
+        inputs.extend(ids.iter().map(|&id| call.parameters.get(id)));
+        if !gradients_wanted(&inputs) {
+            return self.forward(call, x);
+        }
+        let y = tch::no_grad(|| self.forward(call, x));
+        let wanted: Vec<bool> = inputs.iter().map(|input| input.requires_grad()).collect();
+        let (block, choices, mode) = (self.clone(), call.choices.clone(), call.mode);
+        let (parameters, x_kept, ids) = (call.parameters.apart(), x.detach(), ids.clone());
+        differentiable(y, &inputs, move |gradient| {
+            let x = x_kept.detach().set_requires_grad(wanted[0]);
+            let (parameters, choices) = (&parameters, &choices);
+            let call = Call { parameters, choices, mode, checkpoint_blocks: false };
+            let y = tch::with_grad(|| block.forward(&call, &x));
+            let mut leaves = vec![&x];
+            leaves.extend(ids.iter().map(|&id| parameters.get(id)));
+            leaves.retain(|leaf| leaf.requires_grad());
+            let mut found = gradients(&y, gradient, &leaves).into_iter();
+            wanted.iter().map(|&wanted| if wanted { found.next() } else { None }).collect()
+        })
+    }
+
+    fn parameters(&self) -> Vec<ParameterId> {
+        let units = self.units.iter().chain(&self.downsample);
+        units
+            .flat_map(|unit| {
+                unit.convolution.parameters().into_iter().chain(unit.normalisation.parameters())
+            })
+            .collect()
     }
 }
 
@@ -134,7 +173,7 @@ impl Block {
 pub(super) struct ResNet {
     stem: Unit,
     max_pool: bool,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
     head: Vec<Linear>,
 }
 
@@ -166,7 +205,7 @@ impl ResNet {
                 let stride = if stage > 0 && number == 0 { 2 } else { 1 };
                 let name = format!("layer{}.{number}", stage + 1);
                 let shape = [channels, inner, outputs];
-                blocks.push(Block::declare(parameters, &name, &plan, shape, stride));
+                blocks.push(Arc::new(Block::declare(parameters, &name, &plan, shape, stride)));
                 channels = outputs;
             }
         }
@@ -182,14 +221,46 @@ impl ResNet {
         ResNet { stem, max_pool, blocks, head }
     }
 
+    /// The shapes of the convolutions on square images of `side` pixels, each once, in order.
+    pub(super) fn convolutions(
+        &self,
+        parameters: &Parameters,
+        kind: Kind,
+        images: i64,
+        side: i64,
+    ) -> Vec<Shape> {
+        let mut shapes: Vec<Shape> = Vec::new();
+        let mut add = |unit: &Unit, pixels| {
+            let shape = unit.convolution.shape(parameters, kind, images, pixels);
+            if !shapes.contains(&shape) {
+                shapes.push(shape);
+            }
+            shape.result()
+        };
+        let mut pixels = add(&self.stem, [side, side]);
+        if self.max_pool {
+            pixels = pixels.map(|side| (side + 1) / 2);
+        }
+        for block in &self.blocks {
+            if let Some(unit) = &block.downsample {
+                add(unit, pixels);
+            }
+            pixels = block.units.iter().fold(pixels, |pixels, unit| add(unit, pixels));
+        }
+        shapes
+    }
+
     /// [batch, 3, height, width] → float32 [batch, channels of the last stage].
-    pub(super) fn features(&self, parameters: &Parameters, images: &Tensor, mode: Mode) -> Tensor {
-        let mut x = self.stem.forward(parameters, images, None, Activation::Relu, mode);
+    pub(super) fn features(&self, call: &Call, images: &Tensor) -> Tensor {
+        let mut x = self.stem.forward(call, images, None, Activation::Relu);
         if self.max_pool {
             x = max_pool(&x);
         }
         for block in &self.blocks {
-            x = block.forward(parameters, &x, mode);
+            x = match call.checkpoint_blocks {
+                true => block.forward_checkpointed(call, &x),
+                false => block.forward(call, &x),
+            };
         }
         pool(&x)
     }

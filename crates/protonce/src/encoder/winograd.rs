@@ -24,50 +24,50 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
-use super::autograd::{differentiable, parallel_for};
-use super::memory::elements;
+use super::autograd::parallel_for;
+use super::convolution::Shape;
+use super::memory::{Shared, elements, elements_mut};
 
-/// Convolves `x` [n, c, h, w] with `weight` [o, c, 3, 3], stride 1, padding 1: [n, o, h, w] in
-/// channels-last memory. Both are float32 on the CPU, in any memory layout; channels-last is taken as
-/// it is, and widths of whole multiples of 16 are fastest.
-///
-/// Differentiable in both; what is kept for the way back is `x` and `weight`.
-pub fn convolve(x: &Tensor, weight: &Tensor) -> Tensor {
-    let [x_pixels, filters] = tch::no_grad(|| [channels_last(x), channels_last(weight)]);
-    let output =
-        tch::no_grad(|| convolve_tensors(&x_pixels, &filters, Direction::Forward, threads()));
-    let wanted = [x.requires_grad(), weight.requires_grad()];
-    differentiable(output, &[x, weight], move |gradient| {
-        let gradient = channels_last(gradient);
-        vec![
-            wanted[0]
-                .then(|| convolve_tensors(&gradient, &filters, Direction::Backward, threads())),
-            wanted[1].then(|| filter_gradients(&x_pixels, &gradient, threads())),
-        ]
-    })
+/// `x` [n, c, h, w] convolved with `weight` [o, c, 3, 3], stride 1, padding 1: [n, o, h, w] in
+/// channels-last memory. All tensors here are float32 on the CPU, in any memory layout; channels-last
+/// is taken as it is, and widths of whole multiples of 16 are fastest.
+pub(super) fn forward(x: &Tensor, weight: &Tensor) -> Tensor {
+    let [x, weight] = [x, weight].map(channels_last);
+    convolve_tensors(&x, &weight, Direction::Forward, threads())
 }
 
-/// Whether [`convolve`] computes this convolution, and faster than libtorch.
+/// From the gradient of the output [n, o, h, w] to that of the input, [n, c, h, w].
+pub(super) fn input_gradient(gradient: &Tensor, weight: &Tensor) -> Tensor {
+    let [gradient, weight] = [gradient, weight].map(channels_last);
+    convolve_tensors(&gradient, &weight, Direction::Backward, threads())
+}
+
+/// From the gradient of the output [n, o, h, w] and `x` to the gradient of the weight, [o, c, 3, 3].
+pub(super) fn weight_gradient(gradient: &Tensor, x: &Tensor) -> Tensor {
+    let [gradient, x] = [gradient, x].map(channels_last);
+    filter_gradients(&x, &gradient, threads())
+}
+
+/// Whether this computes a convolution of that shape.
+pub(super) fn computes(shape: &Shape) -> bool {
+    let Shape { kind, size, stride, padding, groups, .. } = *shape;
+    kind == Kind::Float && [size, stride, padding, groups] == [3, 1, 1, 1]
+}
+
+/// Whether it does so faster than libtorch, as a rule.
 ///
 /// It does where channels are many enough to hide the transforms, tiles do not mostly lie outside
 /// the image, and there are enough of them to pay for transforming the filters. The bounds come from
 /// measurements on AVX2 (`cargo bench -p protonce --bench winograd`). On processors with AVX-512 but
 /// without bf16 units, where libtorch's own convolutions are twice as wide, it was not measured.
-pub fn suits(x: &Tensor, weight: &Tensor, stride: i64, padding: i64, groups: i64) -> bool {
-    let ([images, _, height, width], [outputs, inputs, 3, 3]) = (&x.size()[..], &weight.size()[..])
-    else {
-        return false;
-    };
-    let float32_on_cpu = [x, weight]
-        .iter()
-        .all(|tensor| tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
-    if [stride, padding, groups] != [1, 1, 1] || !float32_on_cpu || !processor_suits() {
-        return false;
-    }
+pub(super) fn suits(shape: &Shape) -> bool {
+    let Shape { images, inputs, height, width, outputs, .. } = *shape;
     let tile = TILE as i64;
     let tiles = (height + tile - 1) / tile * ((width + tile - 1) / tile);
-    *inputs >= 32
-        && *outputs >= 32
+    computes(shape)
+        && processor_suits()
+        && inputs >= 32
+        && outputs >= 32
         && tiles * tile * tile <= 2 * height * width
         && images * tiles >= LEAST_TILES
 }
@@ -90,8 +90,8 @@ fn sizes(tensor: &Tensor) -> [usize; 4] {
 /// A new tensor [a, b, c, d] that `fill` writes every value of, seen as [a, d, b, c].
 fn filled([a, b, c, d]: [usize; 4], fill: impl FnOnce(Shared<f32>)) -> Tensor {
     let shape = [a, b, c, d].map(|size| size as i64);
-    let tensor = Tensor::empty(shape, (Kind::Float, Device::Cpu));
-    fill(Shared { start: tensor.data_ptr().cast(), length: tensor.numel() });
+    let mut tensor = Tensor::empty(shape, (Kind::Float, Device::Cpu));
+    fill(Shared::new(elements_mut(&mut tensor)));
     tensor.permute([0, 3, 1, 2])
 }
 
@@ -386,32 +386,6 @@ impl<'a> Pixels<'a> {
 
     fn panels(&self) -> usize {
         self.channels.div_ceil(PANEL)
-    }
-}
-
-/// Memory that threads write disjoint parts of.
-#[derive(Clone, Copy)]
-struct Shared<T> {
-    start: *mut T,
-    length: usize,
-}
-
-// SAFETY: only `slice` reaches the memory, and its callers keep to disjoint parts.
-unsafe impl<T: Send> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    fn new(memory: &mut [T]) -> Shared<T> {
-        Shared { start: memory.as_mut_ptr(), length: memory.len() }
-    }
-
-    /// # Safety
-    /// No other thread may touch the range while the slice lives, and the memory must outlive it.
-    #[inline(always)]
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
-        assert!(range.start <= range.end && range.end <= self.length);
-        // SAFETY: within the memory, and the caller's alone.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
 }
 
@@ -1037,15 +1011,15 @@ mod tests {
         }
     }
 
-    /// Output and both gradients of Σ output · `gradient`, in the precision of `x`.
-    fn three_passes(
-        x: &Tensor,
-        weight: &Tensor,
-        gradient: &Tensor,
-        convolve: impl Fn(&Tensor, &Tensor) -> Tensor,
-    ) -> [Tensor; 3] {
+    /// Output and both gradients of Σ output · `gradient`.
+    fn three_passes(x: &Tensor, weight: &Tensor, gradient: &Tensor) -> [Tensor; 3] {
+        [forward(x, weight), input_gradient(gradient, weight), weight_gradient(gradient, x)]
+    }
+
+    /// The same by libtorch, in the precision of `x`.
+    fn by_libtorch(x: &Tensor, weight: &Tensor, gradient: &Tensor) -> [Tensor; 3] {
         let [x, weight] = [x, weight].map(|tensor| tensor.detach().set_requires_grad(true));
-        let output = convolve(&x, &weight);
+        let output = x.conv2d(&weight, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1);
         let loss = (&output * gradient).sum(x.kind());
         let gradients = Tensor::run_backward(&[&loss], &[&x, &weight], false, false);
         [output.detach(), gradients[0].shallow_clone(), gradients[1].shallow_clone()]
@@ -1063,12 +1037,10 @@ mod tests {
         let x = normal([images, inputs, height, width], seed, channels_last);
         let weight = normal([outputs, inputs, 3, 3], seed + 1, channels_last);
         let gradient = normal([images, outputs, height, width], seed + 2, channels_last);
-        let found = three_passes(&x, &weight, &gradient, convolve);
+        let found = three_passes(&x, &weight, &gradient);
         let [x, weight, gradient] =
             [x, weight, gradient].map(|tensor| tensor.to_kind(Kind::Double));
-        let expected = three_passes(&x, &weight, &gradient, |x, weight| {
-            x.conv2d(weight, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1)
-        });
+        let expected = by_libtorch(&x, &weight, &gradient);
         for (pass, (found, expected)) in ["output", "gradient of input", "gradient of filters"]
             .iter()
             .zip(found.iter().zip(&expected))
@@ -1108,9 +1080,9 @@ mod tests {
         let x = normal([9, 48, 13, 10], 1, true);
         let weight = normal([80, 48, 3, 3], 2, true);
         let gradient = normal([9, 80, 13, 10], 3, true);
-        let first = three_passes(&x, &weight, &gradient, convolve);
+        let first = three_passes(&x, &weight, &gradient);
         for _ in 0..3 {
-            assert_eq!(three_passes(&x, &weight, &gradient, convolve), first);
+            assert_eq!(three_passes(&x, &weight, &gradient), first);
         }
     }
 
@@ -1147,23 +1119,37 @@ mod tests {
         let x = Tensor::zeros([0, 32, 8, 8], OPTIONS);
         let weight = normal([32, 32, 3, 3], 1, true);
         let gradient = Tensor::zeros([0, 32, 8, 8], OPTIONS);
-        let [output, _, filters] = three_passes(&x, &weight, &gradient, convolve);
+        let [output, _, filters] = three_passes(&x, &weight, &gradient);
         assert_eq!(output.size(), [0, 32, 8, 8]);
         assert_eq!(filters, Tensor::zeros([32, 32, 3, 3], OPTIONS));
     }
 
     #[test]
     fn only_plain_float32_convolutions_of_many_channels_are_taken() {
-        let x = Tensor::zeros([16, 32, 8, 8], OPTIONS);
-        let weight = Tensor::zeros([32, 32, 3, 3], OPTIONS);
-        assert!(!suits(&x.narrow(0, 0, 15), &weight, 1, 1, 1));
-        assert_eq!(suits(&x, &weight, 1, 1, 1), processor_suits());
-        assert!(!suits(&x, &weight, 2, 1, 1));
-        assert!(!suits(&x, &weight, 1, 0, 1));
-        assert!(!suits(&x, &Tensor::zeros([32, 16, 3, 3], OPTIONS), 1, 1, 2));
-        assert!(!suits(&x, &Tensor::zeros([32, 32, 1, 1], OPTIONS), 1, 1, 1));
-        let half = [&x, &weight].map(|tensor| tensor.to_kind(Kind::BFloat16));
-        assert!(!suits(&half[0], &half[1], 1, 1, 1));
-        assert!(!suits(&Tensor::zeros([8, 32, 1, 64], OPTIONS), &weight, 1, 1, 1));
+        let shape = Shape {
+            kind: Kind::Float,
+            images: 16,
+            inputs: 32,
+            height: 8,
+            width: 8,
+            outputs: 32,
+            size: 3,
+            stride: 1,
+            padding: 1,
+            groups: 1,
+        };
+        assert_eq!(suits(&shape), processor_suits());
+        for other in [
+            Shape { images: 15, ..shape },
+            Shape { stride: 2, ..shape },
+            Shape { padding: 0, ..shape },
+            Shape { groups: 2, ..shape },
+            Shape { size: 1, padding: 0, ..shape },
+            Shape { kind: Kind::BFloat16, ..shape },
+            Shape { height: 1, width: 64, ..shape },
+            Shape { inputs: 16, ..shape },
+        ] {
+            assert!(!suits(&other), "{other:?}");
+        }
     }
 }

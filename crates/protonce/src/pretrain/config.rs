@@ -118,6 +118,17 @@ pub enum PrecisionChoice {
     Bf16,
 }
 
+/// How the way of each convolution is chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tune {
+    /// By a short measurement, once for a processor.
+    Auto,
+    /// By a rule.
+    #[default]
+    Off,
+}
+
 /// All settings of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -178,6 +189,12 @@ pub struct Config {
     pub seed: u64,
     /// float32 or bf16.
     pub precision: PrecisionChoice,
+    /// How the way of each convolution is chosen when the run begins.
+    #[serde(default)]
+    pub tune: Tune,
+    /// Whether blocks are computed again on the way back rather than kept.
+    #[serde(default)]
+    pub checkpoint_blocks: bool,
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
     pub device: String,
     /// Threads of tensor arithmetic; 0 for one a core.
@@ -201,11 +218,14 @@ pub struct Config {
 /// Settings that may differ between a run and its continuation: they change how fast it goes or
 /// what it writes, or are changed on purpose (`epochs`, and `lr` after a divergence), but never what a
 /// finished step was.
-const CHANGEABLE: [&str; 13] = [
+const CHANGEABLE: [&str; 15] = [
     "data",
     "epochs",
     "lr",
     "max-bad",
+    // A run goes on with the choices that it began with.
+    "tune",
+    "checkpoint-blocks",
     "device",
     "threads",
     "loader-threads",
@@ -256,6 +276,8 @@ impl Config {
             bn-splits = 1
             seed = 0
             precision = "auto"
+            tune = "off"
+            checkpoint-blocks = false
             device = "auto"
             threads = 0
             loader-threads = 0

@@ -120,6 +120,8 @@ pub enum Work {
     Training,
     /// Computing features for an evaluation.
     Features,
+    /// Measuring which ways of convolving are fastest; counted in shapes.
+    Tuning,
 }
 
 /// Told while a run goes on.
@@ -135,6 +137,8 @@ pub enum Notice<'a> {
         /// Units in all.
         total: usize,
     },
+    /// A sentence that the user should know.
+    Remark(&'a str),
 }
 
 /// Whoever watches a run: a progress bar, a test, nobody.

@@ -1,6 +1,7 @@
 //! The M-step: one batch of query and key views in, one step of gradient descent done.
 
 use std::ops::AddAssign;
+use std::sync::Arc;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -10,9 +11,11 @@ use tch::{Device, Kind, Tensor};
 use super::config::{Config, Expectation, Method};
 use super::event::Measures;
 use super::run_folder::{NamedTensors, RunError};
-use super::{PretrainError, Purpose, random_key};
-use crate::contrast::{Queue, info_nce, proto_nce, sample_negatives};
-use crate::encoder::{Descent, MomentumPair, Precision, image_tensor};
+use super::{PretrainError, Purpose, precision, random_key};
+use crate::clock::{self, Part};
+use crate::contrast::{Contrast, Queue, info_nce, proto_nce, sample_negatives};
+use crate::encoder::convolution::Choices;
+use crate::encoder::{Descent, MomentumPair, image_tensor};
 use crate::prototypes::Prototypes;
 use crate::views::Batch;
 use crate::world::World;
@@ -32,19 +35,27 @@ pub(super) struct Trainer {
 }
 
 impl Trainer {
-    pub(super) fn new(
-        config: &Config,
-        images: usize,
-        precision: Precision,
-        device: Device,
-        world: World,
-    ) -> Trainer {
-        let pair = MomentumPair::new(&config.encoder, precision, device, config.seed);
+    pub(super) fn new(config: &Config, images: usize, device: Device, world: World) -> Trainer {
+        let precision = precision(config, device);
+        let mut pair = MomentumPair::new(&config.encoder, precision, device, config.seed);
+        pair.encoder.set_checkpoint_blocks(config.checkpoint_blocks);
         let queue = Queue::new(config.queue, config.encoder.dim, device, config.seed);
         let velocity = pair.encoder.parameters().theta().zeros_like();
         let bank = (config.method == Method::Pcl && config.expectation == Expectation::Bank)
             .then(|| Tensor::zeros([images as i64, config.encoder.dim], (Kind::Float, device)));
         Trainer { config: config.clone(), device, world, pair, queue, bank, velocity }
+    }
+
+    /// Where tensors live.
+    pub(super) fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Computes convolutions in the ways of `choices` from now on.
+    pub(super) fn set_choices(&mut self, choices: Choices) {
+        let choices = Arc::new(choices);
+        self.pair.encoder.set_choices(choices.clone());
+        self.pair.momentum_encoder.set_choices(choices);
     }
 
     /// One step on one batch (PCL, Algorithm 1, lines 7 to 14).
@@ -61,55 +72,38 @@ impl Trainer {
         let key_for = |purpose| random_key(config.seed, purpose, epoch, step);
 
         // The momentum encoder follows, then sees the key views: keys [batch, dim].
-        self.pair.update_momentum(config.encoder_momentum);
+        clock::part(Part::MovingAverage, || self.pair.update_momentum(config.encoder_momentum));
         let key_views = image_tensor(&batch.views[1], batch.image_size, self.device);
         let mut order: Vec<i64> = (0..count as i64).collect();
         order.shuffle(&mut ChaCha8Rng::from_seed(key_for(Purpose::KeyOrder)));
         let order = Tensor::from_slice(&order).to_device(self.device);
-        let keys = self.pair.keys(&key_views, config.bn_splits, &order);
+        let keys = clock::part(Part::Keys, || self.pair.keys(&key_views, config.bn_splits, &order));
 
         // Queries [batch, dim].
         let query_views = image_tensor(&batch.views[0], batch.image_size, self.device);
-        let queries = self.pair.encoder.embed_split(&query_views, config.bn_splits);
+        let queries = clock::part(Part::Queries, || {
+            self.pair.encoder.embed_split(&query_views, config.bn_splits)
+        });
 
-        // InfoNCE against the queue as it was before this batch's keys.
-        let instance = info_nce(&queries, &keys, self.queue.keys(), config.temperature);
-
-        // ProtoNCE, averaged over the granularities.
+        // Losses, with the queue as it was before this batch's keys.
         let images: Vec<i64> = batch.indices.iter().map(|&index| index as i64).collect();
         let images = Tensor::from_slice(&images).to_device(self.device);
-        let (mut prototype_loss, mut prototype_accuracy) = (None::<Tensor>, None::<Tensor>);
-        for (m, granularity) in granularities.iter().enumerate() {
-            let own = granularity.assignment.index_select(0, &images);
-            let mut own_numbers = vec![0i64; count];
-            own.to_device(Device::Cpu).copy_data(&mut own_numbers, count);
-            let clusters = granularity.prototypes.size()[0];
-            let seed = key_for(Purpose::Negatives(m));
-            let negatives = sample_negatives(&own_numbers, clusters, config.negatives, seed);
-            let negatives = Tensor::from_slice(&negatives).to_device(self.device);
-            let term = proto_nce(&queries, granularity, &own, &negatives, config.duplicates);
-            let share = 1.0 / granularities.len() as f64;
-            let added = |sum: Option<Tensor>, value: Tensor| match sum {
-                Some(sum) => Some(sum + value * share),
-                None => Some(value * share),
-            };
-            prototype_loss = added(prototype_loss, term.loss);
-            prototype_accuracy = added(prototype_accuracy, term.accuracy);
-        }
-        let loss = match &prototype_loss {
-            Some(prototype_loss) => &instance.loss + prototype_loss,
-            None => instance.loss.shallow_clone(),
-        };
+        let losses = clock::part(Part::Losses, || {
+            self.losses(&queries, &keys, &images, granularities, &key_for)
+        });
 
         // Gradient descent with momentum and weight decay on all of θ.
-        let gradient = self.pair.encoder.parameters().gradient(&loss);
+        let gradient =
+            clock::part(Part::Backward, || self.pair.encoder.parameters().gradient(&losses.total));
         let gradient = self.world.all_reduce_mean(gradient);
         let descent = Descent {
             learning_rate,
             momentum: config.sgd_momentum,
             weight_decay: config.weight_decay,
         };
-        self.pair.encoder.parameters_mut().descend(.., &self.velocity, &gradient, descent);
+        clock::part(Part::Descent, || {
+            self.pair.encoder.parameters_mut().descend(.., &self.velocity, &gradient, descent);
+        });
 
         let keys = self.world.all_gather(keys);
         if let Some(bank) = &mut self.bank {
@@ -119,14 +113,55 @@ impl Trainer {
         Sums::of(
             count,
             [
-                Some(loss),
-                Some(instance.loss),
-                Some(instance.accuracy),
-                prototype_loss,
-                prototype_accuracy,
+                Some(losses.total),
+                Some(losses.instance.loss),
+                Some(losses.instance.accuracy),
+                losses.prototype_loss,
+                losses.prototype_accuracy,
             ],
             self.device,
         )
+    }
+
+    /// What `queries` [batch, dim] of `images` [batch] are pulled by.
+    fn losses(
+        &self,
+        queries: &Tensor,
+        keys: &Tensor,
+        images: &Tensor,
+        granularities: &[Prototypes],
+        key_for: &dyn Fn(Purpose) -> [u8; 32],
+    ) -> Losses {
+        let config = &self.config;
+        let count = images.numel();
+
+        // InfoNCE against the queue.
+        let instance = info_nce(queries, keys, self.queue.keys(), config.temperature);
+
+        // ProtoNCE, averaged over the granularities.
+        let (mut prototype_loss, mut prototype_accuracy) = (None::<Tensor>, None::<Tensor>);
+        for (m, granularity) in granularities.iter().enumerate() {
+            let own = granularity.assignment.index_select(0, images);
+            let mut own_numbers = vec![0i64; count];
+            own.to_device(Device::Cpu).copy_data(&mut own_numbers, count);
+            let clusters = granularity.prototypes.size()[0];
+            let seed = key_for(Purpose::Negatives(m));
+            let negatives = sample_negatives(&own_numbers, clusters, config.negatives, seed);
+            let negatives = Tensor::from_slice(&negatives).to_device(self.device);
+            let term = proto_nce(queries, granularity, &own, &negatives, config.duplicates);
+            let share = 1.0 / granularities.len() as f64;
+            let added = |sum: Option<Tensor>, value: Tensor| match sum {
+                Some(sum) => Some(sum + value * share),
+                None => Some(value * share),
+            };
+            prototype_loss = added(prototype_loss, term.loss);
+            prototype_accuracy = added(prototype_accuracy, term.accuracy);
+        }
+        let total = match &prototype_loss {
+            Some(prototype_loss) => &instance.loss + prototype_loss,
+            None => instance.loss.shallow_clone(),
+        };
+        Losses { total, instance, prototype_loss, prototype_accuracy }
     }
 
     /// The query encoder under torchvision's names, and everything else that resuming needs.
@@ -169,6 +204,14 @@ impl Trainer {
         }
         Ok(self.pair.momentum_encoder.parameters_mut().load(&momentum_encoder)?)
     }
+}
+
+/// The terms of a step's loss.
+struct Losses {
+    total: Tensor,
+    instance: Contrast,
+    prototype_loss: Option<Tensor>,
+    prototype_accuracy: Option<Tensor>,
 }
 
 /// Sums over images of the loss terms and accuracies, kept on the device so that no step waits for

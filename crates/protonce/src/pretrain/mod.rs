@@ -8,7 +8,9 @@
 mod config;
 mod event;
 mod maximization;
+pub mod measure;
 pub(crate) mod run_folder;
+mod tuning;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +23,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
 pub use config::{
-    Auto, Clusters, Config, ConfigError, Expectation, Method, PrecisionChoice, Schedule,
+    Auto, Clusters, Config, ConfigError, Expectation, Method, PrecisionChoice, Schedule, Tune,
 };
 pub use event::{Event, Measures, Notice, Observer, Work};
 pub use run_folder::{
@@ -30,6 +32,7 @@ pub use run_folder::{
 };
 
 use crate::data::Dataset;
+use crate::encoder::convolution::{Choices, Ways};
 use crate::encoder::{EncoderError, Output, Precision, extract};
 use crate::prototypes::{
     ConcentrationOptions, KMeans, Metric, Points, PrototypeError, Prototypes, Quality,
@@ -297,18 +300,22 @@ impl<'a, 'b> Run<'a, 'b> {
         check_sizes(config, &dataset)?;
         let evaluation = Evaluation::open(config)?;
         let fingerprint = dataset.fingerprint();
-        let precision = match config.precision {
-            PrecisionChoice::Auto => Precision::fastest_on(device),
-            PrecisionChoice::Float32 => Precision::Float32,
-            PrecisionChoice::Bf16 => Precision::BFloat16,
+        let mut trainer = Trainer::new(config, dataset.len(), device, world);
+        let (folder, checkpoint, choices) = match start {
+            Start::Fresh => {
+                RunFolder::vacant(out)?;
+                let choices = choices(config, &trainer, observer);
+                (RunFolder::create(out, config, &choices)?, None, choices)
+            }
+            Start::Resume => {
+                let (folder, checkpoint) = RunFolder::resume(out)?;
+                let choices = folder.choices()?;
+                (folder, checkpoint, choices)
+            }
         };
-        let (folder, checkpoint) = match start {
-            Start::Fresh => (RunFolder::create(out, config)?, None),
-            Start::Resume => RunFolder::resume(out)?,
-        };
-        let images = dataset.len();
+        trainer.set_choices(choices);
         let mut run = Run {
-            trainer: Trainer::new(config, images, precision, device, world),
+            trainer,
             config,
             device,
             dataset,
@@ -641,6 +648,35 @@ impl<'a, 'b> Run<'a, 'b> {
     fn progress(&mut self, work: Work, done: usize, total: usize) {
         (self.observer)(Notice::Progress { work, done, total });
     }
+}
+
+/// The arithmetic that `config` asks for.
+fn precision(config: &Config, device: Device) -> Precision {
+    match config.precision {
+        PrecisionChoice::Auto => Precision::fastest_on(device),
+        PrecisionChoice::Float32 => Precision::Float32,
+        PrecisionChoice::Bf16 => Precision::BFloat16,
+    }
+}
+
+/// The ways of convolving for a run that begins; none chosen where the usual ones are asked for.
+fn choices(config: &Config, trainer: &Trainer, observer: &mut Observer) -> Choices {
+    if config.tune == Tune::Off || trainer.device() != Device::Cpu {
+        return Choices::default();
+    }
+    let images = (config.batch_size as i64 + config.bn_splits - 1) / config.bn_splits;
+    let shapes = trainer.pair.encoder.convolutions(images, config.views.image_size as i64);
+    let (choices, remarks) = tuning::fastest(
+        &shapes,
+        &tuning::processor(),
+        tuning::cache_file().as_deref(),
+        &mut Ways::measured,
+        &mut |done, total| observer(Notice::Progress { work: Work::Tuning, done, total }),
+    );
+    for remark in &remarks {
+        observer(Notice::Remark(remark));
+    }
+    choices
 }
 
 /// Refuses what could only fail later.

@@ -13,6 +13,7 @@ use tch::{Device, Tensor};
 use super::config::Config;
 use super::event::Event;
 use crate::encoder::EncoderConfig;
+use crate::encoder::convolution::Choices;
 use crate::views::{Unreadable, ViewConfig};
 
 /// What can go wrong with a run folder.
@@ -107,6 +108,9 @@ pub struct Checkpoint {
     pub training: NamedTensors,
 }
 
+/// The file of the ways of convolving; empty where the usual ones are taken.
+const CHOICES: &str = "convolutions.json";
+
 /// An open run.
 pub struct RunFolder {
     path: PathBuf,
@@ -115,20 +119,32 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
+    /// Makes sure that there is no run in `path`.
+    ///
+    /// # Errors
+    /// When there is one.
+    pub fn vacant(path: &Path) -> Result<(), RunError> {
+        match path.join("config.toml").exists() {
+            true => Err(RunError::Exists(path.to_owned())),
+            false => Ok(()),
+        }
+    }
+
     /// Starts a run in `path`, which must not hold one.
     ///
     /// # Errors
     /// When it does, or cannot be written.
-    pub fn create(path: &Path, config: &Config) -> Result<RunFolder, RunError> {
+    pub fn create(path: &Path, config: &Config, choices: &Choices) -> Result<RunFolder, RunError> {
+        RunFolder::vacant(path)?;
         let settings = path.join("config.toml");
-        if settings.exists() {
-            return Err(RunError::Exists(path.to_owned()));
-        }
         for folder in [path.to_owned(), path.join("checkpoints"), path.join("prototypes")] {
             fs::create_dir_all(&folder).map_err(write_error(&folder))?;
         }
         let events = open_events(path)?;
         events.set_len(0).map_err(write_error(path))?;
+        let file = path.join(CHOICES);
+        let text = serde_json::to_vec_pretty(choices).map_err(read_error(&file))?;
+        write_file(&file, &text)?;
         let text = toml::to_string(config).map_err(read_error(&settings))?;
         // Last: a folder with settings is a run.
         write_file(&settings, text.as_bytes())?;
@@ -157,6 +173,21 @@ impl RunFolder {
         run.events.seek(SeekFrom::Start(kept)).map_err(write_error(&file))?;
         run.events_length = kept;
         Ok((run, checkpoint))
+    }
+
+    /// The ways of convolving that the run began with.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn choices(&self) -> Result<Choices, RunError> {
+        let file = self.path.join(CHOICES);
+        match fs::read(&file) {
+            // A run from before there were any.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Choices::default()),
+            text => {
+                serde_json::from_slice(&text.map_err(read_error(&file))?).map_err(read_error(&file))
+            }
+        }
     }
 
     /// The settings of the run in `path`, as a layer.

@@ -22,6 +22,7 @@ use tch::{Device, Kind, Tensor};
 use super::autograd::{differentiable, gradients_wanted, parallel_for};
 use super::layers::Mode;
 use super::memory::{BFloat16, Element, elements, elements_mut};
+use crate::clock::{self, Kernel};
 use kernels::Line;
 
 /// What follows a normalisation.
@@ -74,11 +75,11 @@ pub fn normalise(
         && x.dim() == 4
         && x.numel() > 0
         && (mode == Mode::Train || keep == Keep::Output);
-    match x.kind() {
+    clock::kernel(Kernel::Normalisation, 0.0, || match x.kind() {
         Kind::Float if ours => fused::<f32>(x, norm, residual, activation, mode, keep),
         Kind::BFloat16 if ours => fused::<BFloat16>(x, norm, residual, activation, mode, keep),
         _ => by_libtorch(&x, norm, residual, activation, mode),
-    }
+    })
 }
 
 fn by_libtorch(
@@ -126,7 +127,9 @@ fn fused<T: Element>(
     }
     let mut inputs = vec![&x, norm.weight, norm.bias];
     inputs.extend(residual);
-    differentiable(y, &inputs, move |gradient| backward.run::<T>(gradient))
+    differentiable(y, &inputs, move |gradient| {
+        clock::kernel(Kernel::NormalisationGradient, 0.0, || backward.run::<T>(gradient))
+    })
 }
 
 /// Which of a forward pass's activations are needed after it.
