@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Image, Renderer, ViewConfig, ViewParameters, ViewRandom, decode_into};
+use super::{
+    ConfigError, CropBox, Decoder, Image, Renderer, ViewConfig, ViewParameters, ViewRandom,
+};
 use crate::data::Dataset;
 
 /// Views of the images of one step.
@@ -27,6 +29,11 @@ pub struct Batch {
     pub views: Vec<Vec<f32>>,
     /// Side of a view in pixels.
     pub image_size: usize,
+    /// The small views of multi-crop training, as many as are configured, laid out like `views` at
+    /// `local_size` pixels a side.
+    pub local_views: Vec<Vec<f32>>,
+    /// Side of a small view in pixels.
+    pub local_size: usize,
     /// The images of the plan that could not be read, in its order.
     pub unreadable: Vec<Unreadable>,
 }
@@ -95,10 +102,14 @@ enum Mode {
 }
 
 impl Mode {
-    fn views(self) -> usize {
+    /// Sides in pixels of the views of an image, full ones first.
+    fn sizes(self, config: &ViewConfig) -> Vec<usize> {
         match self {
-            Mode::Training { .. } => 2,
-            Mode::Evaluation => 1,
+            Mode::Training { .. } => {
+                let local = std::iter::repeat_n(config.local_size, config.local_views);
+                [config.image_size; 2].into_iter().chain(local).collect()
+            }
+            Mode::Evaluation => vec![config.image_size],
         }
     }
 }
@@ -150,17 +161,7 @@ impl Loader {
             threads => threads,
         };
         let ahead = batches_ahead(&config, &plan, mode, threads);
-        let shared = Arc::new(Shared {
-            dataset,
-            config,
-            plan,
-            mode,
-            ahead,
-            state: Mutex::default(),
-            room: Condvar::new(),
-            ready: Condvar::new(),
-        });
-        Loader::spawn(shared, threads)
+        Loader::spawn(Arc::new(Shared::new(dataset, config, plan, mode, ahead)), threads)
     }
 
     fn spawn(shared: Arc<Shared>, threads: usize) -> Result<Loader, LoaderError> {
@@ -183,14 +184,23 @@ impl Loader {
         self.waited
     }
 
+    /// Threads that make views.
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
     /// Hands back the memory of a batch's views for use in a later batch.
     ///
     /// Worth it for large views: the system gives memory to a process in pages of a few kilobytes
     /// and clears every one.
     pub fn recycle(&self, batch: Batch) {
         let mut state = self.shared.lock();
-        if state.spare.len() < self.shared.mode.views() * 2 {
-            state.spare.extend(batch.views);
+        for (spare, buffer) in
+            state.spare.iter_mut().zip(batch.views.into_iter().chain(batch.local_views))
+        {
+            if spare.len() < 2 {
+                spare.push(buffer);
+            }
         }
     }
 }
@@ -249,8 +259,8 @@ fn batches_ahead(config: &ViewConfig, plan: &[Vec<usize>], mode: Mode, threads: 
     const MEMORY: usize = 512 << 20;
     const USUAL: usize = 4;
     let largest = plan.iter().map(Vec::len).max().unwrap_or(0).max(1);
-    let image_bytes = config.image_size * config.image_size * 3 * size_of::<f32>();
-    let fitting = MEMORY / (image_bytes * mode.views() * largest).max(1);
+    let numbers = mode.sizes(config).iter().map(|size| size * size * 3).sum::<usize>();
+    let fitting = MEMORY / (numbers * size_of::<f32>() * largest).max(1);
     let occupying = 2 * threads / largest + 1;
     fitting.min(occupying.max(USUAL)).max(2)
 }
@@ -262,6 +272,8 @@ struct Shared {
     config: ViewConfig,
     plan: Vec<Vec<usize>>,
     mode: Mode,
+    /// Sides of the views of an image.
+    sizes: Vec<usize>,
     /// Batches that may be open at once.
     ahead: usize,
     state: Mutex<State>,
@@ -279,7 +291,8 @@ struct State {
     open: VecDeque<Assembly>,
     /// The next image to hand out: its batch, its position in that batch.
     next: (usize, usize),
-    spare: Vec<Vec<f32>>,
+    /// Buffers to use again, for each view of an image.
+    spare: Vec<Vec<Vec<f32>>>,
     error: Option<LoaderError>,
     stop: bool,
 }
@@ -300,7 +313,6 @@ struct Task {
     batch: usize,
     position: usize,
     index: usize,
-    slots: Vec<Slot>,
 }
 
 /// The place of one view in its batch.
@@ -310,6 +322,28 @@ struct Slot {
 }
 
 impl Shared {
+    fn new(
+        dataset: Arc<Dataset>,
+        config: ViewConfig,
+        plan: Vec<Vec<usize>>,
+        mode: Mode,
+        ahead: usize,
+    ) -> Shared {
+        let sizes = mode.sizes(&config);
+        let state = State { spare: vec![Vec::new(); sizes.len()], ..State::default() };
+        Shared {
+            dataset,
+            config,
+            plan,
+            mode,
+            sizes,
+            ahead,
+            state: Mutex::new(state),
+            room: Condvar::new(),
+            ready: Condvar::new(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code that can panic runs under the lock, and if it did the state would still be whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -318,9 +352,10 @@ impl Shared {
     /// A thread's life: take an image, make its views, report.
     fn work(&self) {
         let mut maker = Maker::new(&self.config);
-        while let Some(mut task) = self.take() {
+        let mut slots = Vec::with_capacity(self.sizes.len());
+        while let Some(task) = self.take(&mut slots) {
             let index = task.index;
-            let made = catch_unwind(AssertUnwindSafe(|| maker.make(self, &mut task)));
+            let made = catch_unwind(AssertUnwindSafe(|| maker.make(self, index, &mut slots)));
             match made {
                 Ok(result) => self.finish(&task, result.err()),
                 Err(panic) => {
@@ -342,8 +377,9 @@ impl Shared {
         }
     }
 
-    /// The next image, once there is room for its batch; none when all are handed out.
-    fn take(&self) -> Option<Task> {
+    /// The next image, once there is room for its batch, and the places of its views; none when all
+    /// are handed out.
+    fn take(&self, slots: &mut Vec<Slot>) -> Option<Task> {
         let mut state = self.lock();
         loop {
             let (batch, position) = state.next;
@@ -368,22 +404,24 @@ impl Shared {
             state.next =
                 if position + 1 < indices.len() { (batch, position + 1) } else { (batch + 1, 0) };
             let assembly = batch - state.taken;
-            let slots = state.open[assembly].slots(position, self.view_length());
-            return Some(Task { batch, position, index: indices[position], slots });
+            state.open[assembly].slots(position, &self.sizes, slots);
+            return Some(Task { batch, position, index: indices[position] });
         }
     }
 
-    fn begin(&self, images: usize, spare: &mut Vec<Vec<f32>>) -> Assembly {
-        let length = images * self.view_length();
-        let buffer = |_| match spare.pop() {
-            Some(mut buffer) => {
-                buffer.resize(length, 0.0);
-                buffer
+    fn begin(&self, images: usize, spare: &mut [Vec<Vec<f32>>]) -> Assembly {
+        let buffer = |(spare, size): (&mut Vec<Vec<f32>>, &usize)| {
+            let length = images * view_length(*size);
+            match spare.pop() {
+                Some(mut buffer) => {
+                    buffer.resize(length, 0.0);
+                    buffer
+                }
+                // Zeroed by the system, page by page, on the thread that first writes there.
+                None => vec![0.0; length],
             }
-            // Zeroed by the system, page by page, on the thread that first writes there.
-            None => vec![0.0; length],
         };
-        let views = (0..self.mode.views()).map(buffer).collect();
+        let views = spare.iter_mut().zip(&self.sizes).map(buffer).collect();
         Assembly { views, pending: images, unreadable: Vec::new() }
     }
 
@@ -403,27 +441,26 @@ impl Shared {
             self.ready.notify_all();
         }
     }
+}
 
-    /// Numbers in one view.
-    fn view_length(&self) -> usize {
-        self.config.image_size * self.config.image_size * 3
-    }
+/// Numbers in a view of `size` pixels a side.
+fn view_length(size: usize) -> usize {
+    size * size * 3
 }
 
 impl Assembly {
     /// The places of an image's views.
-    fn slots(&mut self, position: usize, length: usize) -> Vec<Slot> {
-        let slot = |view: &mut Vec<f32>| {
+    fn slots(&mut self, position: usize, sizes: &[usize], slots: &mut Vec<Slot>) {
+        slots.clear();
+        slots.extend(self.views.iter_mut().zip(sizes).map(|(view, &size)| {
+            let length = view_length(size);
             debug_assert!((position + 1) * length <= view.len());
             Slot { start: view.as_mut_ptr().wrapping_add(position * length), length }
-        };
-        self.views.iter_mut().map(slot).collect()
+        }));
     }
 
     /// Closes the gaps that unreadable images left.
     fn into_batch(mut self, plan: &[usize], config: &ViewConfig) -> Batch {
-        let image_size = config.image_size;
-        let length = image_size * image_size * 3;
         self.unreadable.sort_by_key(|&(position, _)| position);
         let mut indices = plan.to_vec();
         if !self.unreadable.is_empty() {
@@ -432,6 +469,7 @@ impl Assembly {
             };
             let readable: Vec<usize> = (0..plan.len()).filter(|&p| !missing(p)).collect();
             for view in &mut self.views {
+                let length = view.len() / plan.len();
                 for (to, &from) in readable.iter().enumerate() {
                     view.copy_within(from * length..(from + 1) * length, to * length);
                 }
@@ -440,7 +478,9 @@ impl Assembly {
             indices = readable.iter().map(|&position| plan[position]).collect();
         }
         let unreadable = self.unreadable.into_iter().map(|(_, unreadable)| unreadable).collect();
-        Batch { indices, views: self.views, image_size, unreadable }
+        let local_views = self.views.split_off(self.views.len().min(2));
+        let ViewConfig { image_size, local_size, .. } = *config;
+        Batch { indices, views: self.views, image_size, local_views, local_size, unreadable }
     }
 }
 
@@ -461,35 +501,55 @@ impl Slot {
 /// The working memory of one thread.
 struct Maker {
     bytes: Vec<u8>,
+    decoder: Decoder,
     image: Image,
     renderer: Renderer,
+    local_config: ViewConfig,
+    local_renderer: Renderer,
+    parameters: Vec<ViewParameters>,
 }
 
 impl Maker {
     fn new(config: &ViewConfig) -> Maker {
-        let renderer = Renderer::new(config);
-        Maker { bytes: Vec::new(), image: Image::default(), renderer }
+        let local_config = config.local();
+        Maker {
+            bytes: Vec::new(),
+            decoder: Decoder::default(),
+            image: Image::default(),
+            renderer: Renderer::new(config),
+            local_renderer: Renderer::new(&local_config),
+            local_config,
+            parameters: Vec::new(),
+        }
     }
 
-    /// Reads and decodes once, then makes every view; an error is the reason to leave the image out.
-    fn make(&mut self, shared: &Shared, task: &mut Task) -> Result<(), String> {
-        let read = shared.dataset.read(task.index, &mut self.bytes);
+    /// Reads and decodes once, as much as the views need, then makes every view; an error is the
+    /// reason to leave the image out.
+    fn make(&mut self, shared: &Shared, index: usize, slots: &mut [Slot]) -> Result<(), String> {
+        let read = shared.dataset.read(index, &mut self.bytes);
         read.map_err(|error| error.to_string())?;
-        decode_into(&self.bytes, &mut self.image).map_err(|error| error.to_string())?;
-        for (view, slot) in task.slots.iter_mut().enumerate() {
-            match shared.mode {
-                Mode::Training { seed, epoch } => {
-                    let (width, height) = (self.image.width, self.image.height);
-                    let mut random = ViewRandom::new(seed, epoch, task.index as u64, view as u64);
-                    let parameters =
-                        ViewParameters::draw(&shared.config, width, height, &mut random);
-                    self.renderer.training(&self.image, &parameters);
-                }
-                Mode::Evaluation => {
-                    self.renderer.evaluation(&self.image);
-                }
-            }
-            self.renderer.normalise_into(slot.pixels());
+        let (parameters, local_config) = (&mut self.parameters, &self.local_config);
+        let decoded = self.decoder.decode_part(&self.bytes, &mut self.image, |width, height| {
+            parameters.clear();
+            let Mode::Training { seed, epoch } = shared.mode else {
+                return CropBox { left: 0, top: 0, width, height };
+            };
+            parameters.extend((0..slots.len()).map(|view| {
+                let config = if view < 2 { &shared.config } else { local_config };
+                let mut random = ViewRandom::new(seed, epoch, index as u64, view as u64);
+                ViewParameters::draw(config, width, height, &mut random)
+            }));
+            let crops = parameters.iter().map(|parameters| parameters.crop);
+            crops.reduce(CropBox::around).unwrap_or(CropBox { left: 0, top: 0, width, height })
+        });
+        decoded.map_err(|error| error.to_string())?;
+        for (view, slot) in slots.iter_mut().enumerate() {
+            let renderer = if view < 2 { &mut self.renderer } else { &mut self.local_renderer };
+            match self.parameters.get(view) {
+                Some(parameters) => renderer.training(&self.image, parameters),
+                None => renderer.evaluation(&self.image),
+            };
+            renderer.normalise_into(slot.pixels());
         }
         Ok(())
     }
@@ -506,16 +566,8 @@ mod tests {
         let dataset = Arc::new(Dataset::open(folder.path().to_str().unwrap()).unwrap());
         // Settings that `validate` refuses stand in for a bug: the renderer panics on them.
         let config = ViewConfig { eval_resize: 2, ..ViewConfig::v2(4) };
-        let shared = Arc::new(Shared {
-            dataset,
-            config,
-            plan: vec![vec![0]; 3],
-            mode: Mode::Evaluation,
-            ahead: 2,
-            state: Mutex::default(),
-            room: Condvar::new(),
-            ready: Condvar::new(),
-        });
+        let plan = vec![vec![0]; 3];
+        let shared = Arc::new(Shared::new(dataset, config, plan, Mode::Evaluation, 2));
         let mut loader = Loader::spawn(shared, 2).unwrap();
         match loader.next() {
             Some(Err(LoaderError::Panicked { index: 0, name, .. })) => assert_eq!(name, "a.png"),
