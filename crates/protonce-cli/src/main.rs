@@ -50,7 +50,7 @@ enum Command {
     Eval(eval::Command),
     /// Draw what a run discovered and how it went.
     Report(report::Arguments),
-    /// Look at a pile of images.
+    /// Look at a pile of images, or pack it into one fast file.
     #[command(subcommand)]
     Data(data::Command),
 }

@@ -118,6 +118,12 @@ impl Display {
                     },
                 ));
             }
+            Event::Loader { waited, seconds, .. } if *waited > 0.05 * seconds => self.line(&format!(
+                "training waited for images {:.0} % of the time: pack them (protonce data pack) or \
+                 give more --loader-threads",
+                100.0 * waited / seconds
+            )),
+            Event::Loader { .. } => {}
             Event::Expectation {
                 images,
                 granularities,

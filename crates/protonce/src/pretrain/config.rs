@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::contrast::Duplicates;
+use crate::data::Dataset;
 use crate::encoder::{EncoderConfig, Stem};
-use crate::views::ViewConfig;
+use crate::views::{ViewConfig, measure_stats};
 
 /// What can be wrong with settings.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +126,10 @@ pub struct Config {
     /// What a view looks like.
     #[serde(flatten)]
     pub views: ViewConfig,
+    /// Where mean and standard deviation come from.
+    pub stats: Stats,
+    /// How thoroughly the images are shuffled.
+    pub shuffle: Shuffle,
     /// Passes over the images.
     pub epochs: usize,
     /// Images a step.
@@ -181,6 +186,29 @@ pub struct Config {
     pub eval_every: usize,
 }
 
+/// Where the mean and the standard deviation that pixels are normalised with come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stats {
+    /// `mean` and `std` are settings.
+    Given,
+    /// Measured on the images when the run begins; the run keeps them as given.
+    Auto,
+}
+
+/// How the images of an epoch are put in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shuffle {
+    /// `local` for an archive or packed file larger than most of the memory, `full` otherwise.
+    Auto,
+    /// Every order is as likely as any other.
+    Full,
+    /// Random stretches of the file in random order, shuffled about a gigabyte at a time, so that
+    /// nearly all reading is from the page cache.
+    Local,
+}
+
 /// Settings that may differ between a run and its continuation: they change how fast it goes or
 /// what it writes, or are changed on purpose (`epochs`, and `lr` after a divergence), but never what a
 /// finished step was.
@@ -231,6 +259,8 @@ impl Config {
             queue = 16384
             negatives = 16384
             duplicates = "keep"
+            stats = "given"
+            shuffle = "auto"
             clusters = [25000, 50000, 100000]
             warmup-epochs = 20
             bn-splits = 1
@@ -283,6 +313,9 @@ impl Config {
         settings.entry("stem").or_insert(Value::String(stem));
         let eval_resize = ViewConfig::v2(image_size).eval_resize as i64;
         settings.entry("eval-resize").or_insert(Value::Integer(eval_resize));
+        // Runs from before there was a choice.
+        settings.entry("stats").or_insert(Value::String("given".to_owned()));
+        settings.entry("shuffle").or_insert(Value::String("full".to_owned()));
         let names: Vec<String> = settings.keys().cloned().collect();
         let config = Config::deserialize(settings).map_err(invalid)?;
         let known = config.table()?;
@@ -292,6 +325,23 @@ impl Config {
         }
         config.validate()?;
         Ok(config)
+    }
+
+    /// Settles what depends on the images: measures mean and standard deviation, and chooses how to
+    /// shuffle, where these are `auto`. The run stores the result, so that it goes on the same.
+    pub fn settle(&mut self, dataset: &Dataset) {
+        if self.stats == Stats::Auto {
+            // Images that say nothing about their spread are normalised as photographs are.
+            if let Some((mean, std)) = measure_stats(dataset, self.loader_threads) {
+                (self.views.mean, self.views.std) = (mean, std);
+            }
+            self.stats = Stats::Given;
+        }
+        if self.shuffle == Shuffle::Auto {
+            let room = memory().map(|memory| memory / 4 * 3);
+            let fits = dataset.bytes().zip(room).is_none_or(|(bytes, room)| bytes <= room);
+            self.shuffle = if fits { Shuffle::Full } else { Shuffle::Local };
+        }
     }
 
     /// Every setting as a table.
@@ -374,6 +424,14 @@ impl Config {
         check(both, "eval-train", given, "both eval-train and eval-test, or neither")?;
         Ok(self.views.validate()?)
     }
+}
+
+/// Bytes of memory of this machine, where it tells.
+fn memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 fn layered(layers: impl IntoIterator<Item = Table>) -> Table {

@@ -61,6 +61,19 @@ pub enum Event {
         /// Seconds of these in which training waited for data.
         waited: f64,
     },
+    /// Whether the views of an epoch's M-step were there in time.
+    Loader {
+        /// The epoch, counted from 0.
+        epoch: usize,
+        /// Threads that made views.
+        threads: usize,
+        /// Images of which views were made.
+        images: usize,
+        /// Seconds of the M-step.
+        seconds: f64,
+        /// Seconds of these in which training waited for views.
+        waited: f64,
+    },
     /// An E-step ended.
     Expectation {
         /// The epoch that it begins; after training, the number of epochs.

@@ -20,7 +20,9 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
-pub use config::{Auto, Clusters, Config, ConfigError, Method, PrecisionChoice, Schedule};
+pub use config::{
+    Auto, Clusters, Config, ConfigError, Method, PrecisionChoice, Schedule, Shuffle, Stats,
+};
 pub use event::{Event, GranularitySummary, Measures, Notice, Observer, Work};
 pub use run_folder::{RunError, RunFolder, Weights, read_events, read_weights};
 
@@ -389,9 +391,13 @@ impl<'a, 'b> Run<'a, 'b> {
 
     /// The batches of `epoch`: all images in an order that follows from the seed and the epoch.
     fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
-        let mut order: Vec<usize> = (0..self.dataset.len()).collect();
         let key = random_key(self.config.seed, Purpose::Order, epoch, 0);
-        order.shuffle(&mut ChaCha8Rng::from_seed(key));
+        let mut random = ChaCha8Rng::from_seed(key);
+        let mut order: Vec<usize> = (0..self.dataset.len()).collect();
+        match (self.config.shuffle, self.dataset.bytes()) {
+            (Shuffle::Local, Some(bytes)) => shuffle_locally(&mut order, bytes, &mut random),
+            _ => order.shuffle(&mut random),
+        }
         into_batches(&order, self.config.batch_size)
     }
 
@@ -409,7 +415,7 @@ impl<'a, 'b> Run<'a, 'b> {
             readable,
             self.config.seed,
             epoch as u64,
-            self.config.loader_threads,
+            self.loader_threads(),
         )?)
     }
 
@@ -420,7 +426,18 @@ impl<'a, 'b> Run<'a, 'b> {
     ) -> Result<Loader, LoaderError> {
         let batches = images.chunks(self.config.batch_size).map(<[usize]>::to_vec).collect();
         let views = self.config.views.clone();
-        Loader::evaluation(dataset, views, batches, self.config.loader_threads)
+        Loader::evaluation(dataset, views, batches, self.loader_threads())
+    }
+
+    /// Threads that make views: as configured, else one a core, of which a GPU leaves one to the
+    /// thread that feeds it.
+    fn loader_threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        match (self.config.loader_threads, self.device) {
+            (0, Device::Cpu) => cores,
+            (0, _) => cores.saturating_sub(1).max(1),
+            (threads, _) => threads,
+        }
     }
 
     /// Names images that turned out unreadable, and stops the run when they are too many.
@@ -495,13 +512,22 @@ impl<'a, 'b> Run<'a, 'b> {
         self.step = 0;
         let sums = std::mem::replace(&mut self.epoch_sums, Sums::zero(self.device));
         let Some(measures) = sums.measures() else { return Ok(()) };
+        let seconds = watch.epoch_start.elapsed().as_secs_f64();
+        let waited = loader.waited().as_secs_f64();
         self.event(Event::Epoch {
             epoch,
             measures,
             learning_rate,
             images: watch.epoch_images,
-            seconds: watch.epoch_start.elapsed().as_secs_f64(),
-            waited: loader.waited().as_secs_f64(),
+            seconds,
+            waited,
+        })?;
+        self.event(Event::Loader {
+            epoch,
+            threads: loader.threads(),
+            images: watch.epoch_images,
+            seconds,
+            waited,
         })
     }
 
@@ -589,6 +615,24 @@ fn check_sizes(config: &Config, dataset: &Dataset) -> Result<(), PretrainError> 
         );
     }
     Ok(())
+}
+
+/// Puts stretches of about 32 MiB in random order and shuffles 32 of them at a time.
+///
+/// Neighbours in a file then come up within a gigabyte of one another, which the page cache holds,
+/// and images of 32 random places are mixed. `bytes` is the size of all images together.
+fn shuffle_locally(order: &mut Vec<usize>, bytes: u64, random: &mut ChaCha8Rng) {
+    const STRETCH_BYTES: u64 = 32 << 20;
+    const STRETCHES: usize = 32;
+    let images = order.len() as u64;
+    let stretch = (images * STRETCH_BYTES / bytes.max(1)).clamp(1, images.max(1)) as usize;
+    let mut stretches: Vec<&[usize]> = order.chunks(stretch).collect();
+    stretches.shuffle(random);
+    let mut shuffled = stretches.concat();
+    for mixed in shuffled.chunks_mut(stretch * STRETCHES) {
+        mixed.shuffle(random);
+    }
+    *order = shuffled;
 }
 
 /// `order` in batches of `size`; the last may be smaller, but a single image left over joins the
