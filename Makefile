@@ -1,5 +1,5 @@
 # The only commands a newcomer needs:
-#   make demo    fetch a few thousand emoji, pretrain on them, draw what was discovered
+#   make demo    fetch a few thousand emoji, pretrain on them, show what was discovered
 #   make test    format check, clippy, every test
 #   make bench   race PyTorch, with a table of ratios
 #   make libtorch  find or fetch libtorch (the others call it)

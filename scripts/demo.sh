@@ -27,17 +27,16 @@ rm -rf "$out"
 cat <<TEXT
 
 What you see
-  $out/prototypes.png  Each row is a prototype, a group of images that the network found by
-                       itself: the largest first, the most typical images to the left.
-  $out/loss.png        The losses while it learned; the step up is where the prototypes join
-                       in. They need not fall: the better the encoder, the harder the
-                       negatives it is given. The accuracy below them is what should rise.
+  $out/report.html  Open it in a browser; it needs no network. Prototypes are groups of images
+                    that the network found by itself: walk from coarse ones to fine ones, look
+                    at the map of all images, and see how training went. The losses need not
+                    fall: the better the encoder, the harder the negatives it is given.
 TEXT
 if [ -n "$evaluation" ]; then
     cat <<'TEXT'
-  kNN, above           Twitter's drawings of emoji that were never trained on, each sorted into one
-                       of 57 kinds (faces, flags, food, ...) by its nearest neighbours among
-                       the training drawings. "Chance" is always guessing the most frequent
-                       kind. No label was used in training.
+  kNN               Twitter's drawings of emoji that were never trained on, each sorted into one
+                    of 57 kinds (faces, flags, food, ...) by its nearest neighbours among
+                    the training drawings. "Chance" is always guessing the most frequent
+                    kind. No label was used in training.
 TEXT
 fi

@@ -4,11 +4,15 @@
 //! Human text and progress go to stderr. With `--json`, one JSON object goes to stdout and nothing
 //! else does. Exit status: 0 done, 2 wrong usage, 1 anything else.
 
+mod cluster;
 mod data;
+mod embed;
 mod eval;
 mod pretrain;
 mod progress;
 mod report;
+mod serve;
+mod weights;
 
 use std::process::ExitCode;
 
@@ -47,9 +51,18 @@ enum Command {
     Pretrain(Box<pretrain::Arguments>),
     /// Measure what a pretrained encoder is worth.
     #[command(subcommand)]
-    Eval(eval::Command),
-    /// Draw what a run discovered and how it went.
+    Eval(Box<eval::Command>),
+    /// Write the features or embeddings of images to a file, and find the nearest ones.
+    Embed(Box<embed::Arguments>),
+    /// Take weights over from other tools and hand them on.
+    #[command(subcommand)]
+    Weights(weights::Command),
+    /// Group any embeddings by k-means, and compare the groups with labels.
+    Cluster(cluster::Arguments),
+    /// Write a page that shows what a run discovered and how it went.
     Report(report::Arguments),
+    /// Show the same page live while runs go on.
+    Serve(serve::Arguments),
     /// Look at a pile of images, or pack it into one fast file.
     #[command(subcommand)]
     Data(data::Command),
@@ -75,7 +88,11 @@ fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Eval(command) => eval::run(&command),
+        Command::Embed(arguments) => embed::run(&arguments),
+        Command::Weights(command) => weights::run(&command),
+        Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Data(command) => data::run(&command),
     }
 }

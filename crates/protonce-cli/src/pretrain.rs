@@ -12,6 +12,7 @@ use protonce::pretrain::{
     Auto, Clusters, Config, ConfigError, Event, Notice, Outcome, RunError, RunFolder, Setup, Start,
     Work, pretrain,
 };
+use protonce::report::TensorBoard;
 use protonce::world::World;
 use serde::Serialize;
 
@@ -22,8 +23,8 @@ use crate::progress::Display;
 #[derive(Args)]
 #[command(args_override_self = true)]
 pub struct Arguments {
-    /// Images: a folder, a .tar or a text list (`path<tab>label` a line), with `#SUBFOLDER` for a
-    /// part of it. Not needed with --resume.
+    /// Images: a folder, a .tar, a text list (`path<tab>label` a line) or a packed file, with
+    /// `#SUBFOLDER` for a part of it. Not needed with --resume.
     #[arg(value_name = "DATA")]
     data: Option<String>,
 
@@ -245,6 +246,22 @@ struct Settings {
     #[arg(long, value_name = "N")]
     warmup_epochs: Option<i64>,
 
+    /// Embeddings for the E-step: `full` is a pass of the momentum encoder over all images (published);
+    /// `bank` reuses the keys of the last epoch, which saves that pass but clusters older embeddings of
+    /// random views.
+    #[arg(long, value_parser = ["full", "bank"])]
+    expectation: Option<String>,
+
+    /// Epochs between two E-steps; more than 1 saves time where prototypes change slowly.
+    #[arg(long, value_name = "N")]
+    expectation_every: Option<i64>,
+
+    /// Begin each clustering with the clusters of the E-step before, once, in place of five random
+    /// starts.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    warm_start: bool,
+
     /// Normalise the batch in N groups, keys shuffled across them, as N GPUs would.
     #[arg(long, value_name = "N")]
     bn_splits: Option<i64>,
@@ -299,7 +316,7 @@ struct Settings {
     eval_every: Option<i64>,
 }
 
-fn clusters(text: &str) -> Result<Clusters, String> {
+pub fn clusters(text: &str) -> Result<Clusters, String> {
     if text == "auto" {
         return Ok(Clusters::Auto(Auto::Auto));
     }
@@ -324,7 +341,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut config = resolve(arguments)?;
     if config.data.is_empty() {
         return Err(ConfigError::Invalid(
-            "no DATA was given: expected a folder, a .tar or a list of images".to_owned(),
+            "no DATA was given: expected a folder, a .tar, a list of images or a packed file"
+                .to_owned(),
         )
         .into());
     }
@@ -342,6 +360,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let display = &mut Display::new(arguments.quiet);
     display.headline(&config, &dataset, device);
 
+    let steps_per_epoch = config.steps_per_epoch(images);
+    let mut tensorboard = Some(TensorBoard::new(&arguments.out, &dataset, steps_per_epoch));
     let stop =
         interrupt_flag("stopping after this step; press Ctrl-C again to stop without saving")?;
     let steps = AtomicUsize::new(0);
@@ -367,6 +387,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 _ => {}
             }
             display.notice(&notice);
+            if let Notice::Event(event) = notice
+                && let Some(written) = tensorboard.as_mut().map(|writer| writer.record(event))
+                && let Err(error) = written
+            {
+                // Training is worth more than its pictures.
+                display.warn(&format!("no more TensorBoard files of this run: {error}"));
+                tensorboard = None;
+            }
         },
         &|| {
             let enough =
@@ -408,9 +436,10 @@ fn resolve(arguments: &Arguments) -> anyhow::Result<Config> {
     if let Some(data) = &arguments.data {
         flags.insert("data".to_owned(), data.clone().into());
     }
-    let config = Config::resolve([base.clone(), file, flags])?;
+    let mut config = Config::resolve([base.clone(), file, flags])?;
     if arguments.resume {
         let before = Config::resolve([base])?;
+        config.keep_settled(&before);
         if let Some((name, old, new)) = before.conflict(&config)? {
             return Err(
                 RunError::Conflict { name, old: old.to_string(), new: new.to_string() }.into()

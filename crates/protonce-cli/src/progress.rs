@@ -1,26 +1,51 @@
-//! What a run shows on stderr: one bar for the work in hand, a line for what is done.
+//! What a run shows on stderr: a dashboard on a terminal, plain lines elsewhere.
+//!
+//! The dashboard is a few lines that stay in place: how far the run is, the work in hand, losses and
+//! accuracies with the way they came. Colours go with `NO_COLOR`. Elsewhere (a log file, a pipe)
+//! every epoch, E-step and evaluation is one line.
 
+use std::collections::VecDeque;
+use std::io::IsTerminal;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use console::style;
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use protonce::data::Dataset;
 use protonce::pretrain::{Clusters, Config, Event, Measures, Method, Notice, Outcome, Work};
+
+/// Epochs that a sparkline looks back.
+const SPARKS: usize = 24;
 
 /// Shows progress on a terminal, plain lines elsewhere, nothing when quiet.
 pub struct Display {
     quiet: bool,
-    bar: ProgressBar,
-    work: Option<Work>,
+    dashboard: Option<Dashboard>,
     epochs: usize,
-    epoch_start: Instant,
+    /// Epochs done and training time of them, since this process began.
+    timed: (usize, f64),
     skipped: usize,
+    /// Whether it was said that training waits for views.
+    waiting: bool,
+}
+
+/// The lines that stay in place.
+struct Dashboard {
+    lines: MultiProgress,
+    /// Epochs of the run.
+    run: ProgressBar,
+    work: ProgressBar,
+    loss: ProgressBar,
+    evaluation: ProgressBar,
+    current: Option<Work>,
+    losses: Sparkline,
+    accuracies: Sparkline,
 }
 
 impl Display {
     pub fn new(quiet: bool) -> Display {
-        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
-        Display { quiet, bar, work: None, epochs: 0, epoch_start: Instant::now(), skipped: 0 }
+        let dashboard = (!quiet && std::io::stderr().is_terminal()).then(Dashboard::new);
+        Display { quiet, dashboard, epochs: 0, timed: (0, 0.0), skipped: 0, waiting: false }
     }
 
     /// What is about to happen.
@@ -50,121 +75,269 @@ impl Display {
             config.epochs,
             config.batch_size,
         ));
+        if let Some(dashboard) = &mut self.dashboard {
+            dashboard.run.set_length(config.epochs as u64);
+        }
     }
 
     pub fn notice(&mut self, notice: &Notice) {
         match notice {
-            Notice::Progress { work, done, total } => self.progress(*work, *done, *total),
-            Notice::Event(event) => self.event(event),
+            Notice::Progress { work, done, total } => {
+                if let Some(dashboard) = &mut self.dashboard {
+                    dashboard.progress(*work, *done, *total);
+                }
+            }
+            Notice::Event(event) => {
+                match event {
+                    Event::Skipped { name, reason, .. } => self.skipped(name, reason),
+                    Event::Loader { waited, seconds, .. } => self.waited(waited / seconds),
+                    _ => {}
+                }
+                let left = self.time_left(event);
+                match &mut self.dashboard {
+                    Some(dashboard) => dashboard.event(event, left),
+                    None => {
+                        if let Some(line) = in_words(event, self.epochs, left) {
+                            self.line(&line);
+                        }
+                    }
+                }
+            }
         }
     }
 
     /// How the run ended and where it is.
     pub fn end(&mut self, outcome: Outcome, run: &Path) {
-        self.bar.finish_and_clear();
+        if let Some(dashboard) = &self.dashboard {
+            dashboard.work.finish_and_clear();
+            for line in [&dashboard.run, &dashboard.loss, &dashboard.evaluation] {
+                line.abandon();
+            }
+        }
         let run = run.display();
         match outcome {
-            Outcome::Finished => self.line(&format!("done: {run}")),
+            Outcome::Finished => self
+                .line(&format!("done: {run}; see what it discovered with: protonce report {run}")),
             Outcome::Stopped => self.line(&format!(
                 "stopped and saved; go on with: protonce pretrain --out {run} --resume"
             )),
         }
     }
 
-    fn progress(&mut self, work: Work, done: usize, total: usize) {
-        if self.work != Some(work) {
-            self.work = Some(work);
-            let (name, unit) = match work {
-                Work::Embedding => ("E-step: embedding", "images"),
-                Work::Clustering => ("E-step: clustering", "granularities"),
-                Work::Training => ("M-step", "steps"),
-                Work::Features => ("evaluation: features", "images"),
-            };
-            let template =
-                format!("{name} {{bar:30}} {{pos}}/{{len}} {unit}, {{eta}} left {{msg}}");
-            if let Ok(style) = ProgressStyle::with_template(&template) {
-                self.bar.set_style(style);
+    /// The time that the epochs to come will take, as those of this process did.
+    fn time_left(&mut self, event: &Event) -> Option<Duration> {
+        let (done, seconds) = &mut self.timed;
+        match event {
+            Event::Epoch { epoch, seconds: more, .. } => {
+                *done += 1;
+                *seconds += more;
+                let left = (self.epochs - (epoch + 1)) as f64 * *seconds / *done as f64;
+                (left > 0.0).then(|| Duration::from_secs_f64(left))
             }
-            self.bar.set_message("");
-            self.bar.reset();
+            Event::Expectation { embedding_seconds, clustering_seconds, .. } => {
+                *seconds += embedding_seconds + clustering_seconds;
+                None
+            }
+            Event::Evaluation { seconds: more, .. } => {
+                *seconds += more;
+                None
+            }
+            _ => None,
         }
-        self.bar.set_length(total as u64);
-        self.bar.set_position(done as u64);
     }
 
-    fn event(&mut self, event: &Event) {
-        match event {
-            Event::Step { measures, learning_rate, images_per_second, .. } => {
-                self.bar.set_message(format!(
-                    "· {images_per_second:.0} images/s · {} · lr {learning_rate:.4}",
-                    summary(measures)
-                ));
-            }
-            Event::Epoch { epoch, measures, learning_rate, images, seconds, .. } => {
-                let left = self.epochs - (epoch + 1);
-                let left = self.epoch_start.elapsed() * left as u32;
-                self.epoch_start = Instant::now();
-                self.line(&format!(
-                    "epoch {}/{}: {} · lr {learning_rate:.4} · {:.0} images/s · {}{}",
-                    epoch + 1,
-                    self.epochs,
-                    summary(measures),
-                    *images as f64 / seconds,
-                    short(Duration::from_secs_f64(*seconds)),
-                    if left.is_zero() {
-                        String::new()
-                    } else {
-                        format!(" · {} left", short(left))
-                    },
-                ));
-            }
-            Event::Loader { waited, seconds, .. } if *waited > 0.05 * seconds => self.line(&format!(
+    fn skipped(&mut self, name: &str, reason: &str) {
+        self.skipped += 1;
+        // The rest is in events.jsonl; a thousand lines help nobody.
+        match self.skipped {
+            1..=10 => self.warn(&format!("skipped {name}: {reason}")),
+            11 => self.warn("skipped more images; events.jsonl names them all"),
+            _ => {}
+        }
+    }
+
+    /// Gives advice, once, when much of an epoch went by without views to train on.
+    fn waited(&mut self, share: f64) {
+        if share > 0.05 && !std::mem::replace(&mut self.waiting, true) {
+            self.line(&format!(
                 "training waited for images {:.0} % of the time: pack them (protonce data pack) or \
                  give more --loader-threads",
-                100.0 * waited / seconds
-            )),
-            Event::Loader { .. } => {}
-            Event::Expectation {
-                images,
-                granularities,
-                embedding_seconds,
-                clustering_seconds,
-                ..
-            } => {
-                let counts = granularities.iter().map(|g| g.clusters.to_string());
-                self.line(&format!(
-                    "E-step: {images} images → {} prototypes in {embedding_seconds:.1} s + {clustering_seconds:.1} s",
-                    counts.collect::<Vec<_>>().join(", "),
-                ));
-            }
-            Event::Evaluation { epoch, knn, chance, .. } => {
-                let accuracies = knn.iter().map(|(k, top1)| format!("k {k} {top1:.1} %"));
-                self.line(&format!(
-                    "kNN after epoch {epoch}: {} (chance {chance:.1} %)",
-                    accuracies.collect::<Vec<_>>().join(", "),
-                ));
-            }
-            Event::Skipped { name, reason, .. } => {
-                self.skipped += 1;
-                // The rest is in events.jsonl; a thousand lines help nobody.
-                match self.skipped {
-                    1..=10 => self.warn(&format!("skipped {name}: {reason}")),
-                    11 => self.warn("skipped more images; events.jsonl names them all"),
-                    _ => {}
-                }
-            }
-            Event::Checkpoint { .. } => {}
+                100.0 * share
+            ));
         }
     }
 
     fn line(&self, text: &str) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("{text}"));
+            self.print(text);
         }
     }
 
-    fn warn(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("warning: {text}"));
+    /// Tells what must be told even when quiet.
+    pub fn warn(&self, text: &str) {
+        self.print(&format!("{} {text}", style("warning:").for_stderr().yellow()));
+    }
+
+    fn print(&self, text: &str) {
+        match &self.dashboard {
+            // Above the lines that stay.
+            Some(dashboard) => dashboard.lines.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+impl Dashboard {
+    fn new() -> Dashboard {
+        let lines = MultiProgress::new();
+        let line = |template: &str| {
+            let line = lines.add(ProgressBar::new(1));
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                line.set_style(style.progress_chars("━╸─"));
+            }
+            line
+        };
+        let dashboard = Dashboard {
+            run: line("{prefix:.bold} {bar:28.green/black.bright} epoch {pos}/{len}{msg}"),
+            work: line("{prefix:.bold} {bar:28.cyan/black.bright} {pos}/{len} {msg}"),
+            loss: line("{prefix:.bold} {msg}"),
+            evaluation: line("{prefix:.bold} {msg}"),
+            lines,
+            current: None,
+            losses: Sparkline::default(),
+            accuracies: Sparkline::default(),
+        };
+        let named = [
+            (&dashboard.run, "run   "),
+            (&dashboard.work, "      "),
+            (&dashboard.loss, "loss  "),
+            (&dashboard.evaluation, "kNN   "),
+        ];
+        for (line, name) in named {
+            line.set_prefix(name);
+        }
+        dashboard.loss.set_message("no step yet");
+        dashboard.evaluation.set_message("not measured");
+        dashboard.run.enable_steady_tick(Duration::from_secs(1));
+        dashboard
+    }
+
+    fn progress(&mut self, work: Work, done: usize, total: usize) {
+        if self.current != Some(work) {
+            self.current = Some(work);
+            let (name, unit) = match work {
+                Work::Embedding => ("E-step", "images embedded"),
+                Work::Clustering => ("E-step", "granularities clustered"),
+                Work::Training => ("M-step", "steps"),
+                Work::Features => ("kNN   ", "images' features"),
+            };
+            self.work.set_prefix(name);
+            self.work.set_message(unit);
+            self.work.reset();
+        }
+        self.work.set_length(total as u64);
+        self.work.set_position(done as u64);
+    }
+
+    fn event(&mut self, event: &Event, left: Option<Duration>) {
+        match event {
+            Event::Step { measures, learning_rate, images_per_second, waited, seconds, .. } => {
+                let waited = 100.0 * waited / seconds;
+                self.work.set_message(format!(
+                    "steps · {images_per_second:.0} images/s · {waited:.0} % waiting · lr {learning_rate:.4}",
+                ));
+                self.loss.set_message(format!("{}{}", self.losses, summary(measures)));
+            }
+            Event::Epoch { epoch, measures, .. } => {
+                self.losses.push(measures.loss);
+                self.loss.set_message(format!("{}{}", self.losses, summary(measures)));
+                self.run.set_position(*epoch as u64 + 1);
+                self.run.set_message(match left {
+                    Some(left) => format!(" · {} left", short(left)),
+                    None => String::new(),
+                });
+            }
+            Event::Evaluation { epoch, knn, chance, .. } => {
+                let accuracies = knn.iter().map(|(k, top1)| format!("k {k} {top1:.1} %"));
+                let accuracies = accuracies.collect::<Vec<_>>().join(", ");
+                if let Some(best) = knn.values().copied().reduce(f64::max) {
+                    self.accuracies.push(best);
+                }
+                self.evaluation.set_message(format!(
+                    "{}{accuracies} after epoch {epoch} (chance {chance:.1} %)",
+                    self.accuracies
+                ));
+            }
+            Event::Loader { .. }
+            | Event::Expectation { .. }
+            | Event::Skipped { .. }
+            | Event::Checkpoint { .. } => {}
+        }
+    }
+}
+
+/// The newest values as a row of small bars.
+#[derive(Default)]
+struct Sparkline(VecDeque<f64>);
+
+impl Sparkline {
+    fn push(&mut self, value: f64) {
+        if self.0.len() == SPARKS {
+            self.0.pop_front();
+        }
+        self.0.push_back(value);
+    }
+}
+
+impl std::fmt::Display for Sparkline {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+        // One value has no way that it came.
+        if self.0.len() < 2 {
+            return Ok(());
+        }
+        let low = self.0.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let bar = |value: &f64| {
+            let part = (value - low) / (high - low).max(f64::MIN_POSITIVE);
+            BARS[((part * 8.0) as usize).min(7)]
+        };
+        let bars: String = self.0.iter().map(bar).collect();
+        write!(formatter, "{}  ", style(bars).for_stderr().cyan())
+    }
+}
+
+/// One line for an event, where there is something to say.
+fn in_words(event: &Event, epochs: usize, left: Option<Duration>) -> Option<String> {
+    match event {
+        Event::Epoch { epoch, measures, learning_rate, images, seconds, .. } => Some(format!(
+            "epoch {}/{epochs}: {} · lr {learning_rate:.4} · {:.0} images/s · {}{}",
+            epoch + 1,
+            summary(measures),
+            *images as f64 / seconds,
+            short(Duration::from_secs_f64(*seconds)),
+            left.map_or(String::new(), |left| format!(" · {} left", short(left))),
+        )),
+        Event::Expectation {
+            images, granularities, embedding_seconds, clustering_seconds, ..
+        } => {
+            let counts = granularities.iter().map(|g| g.clusters.to_string());
+            Some(format!(
+                "E-step: {images} images → {} prototypes in {embedding_seconds:.1} s + {clustering_seconds:.1} s",
+                counts.collect::<Vec<_>>().join(", "),
+            ))
+        }
+        Event::Evaluation { epoch, knn, chance, .. } => {
+            let accuracies = knn.iter().map(|(k, top1)| format!("k {k} {top1:.1} %"));
+            Some(format!(
+                "kNN after epoch {epoch}: {} (chance {chance:.1} %)",
+                accuracies.collect::<Vec<_>>().join(", "),
+            ))
+        }
+        Event::Step { .. }
+        | Event::Loader { .. }
+        | Event::Skipped { .. }
+        | Event::Checkpoint { .. } => None,
     }
 }
 
@@ -185,5 +358,21 @@ fn short(duration: Duration) -> String {
     match duration.as_secs() {
         0..120 => format!("{:.0} s", duration.as_secs_f64()),
         _ => HumanDuration(duration).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sparkline_shows_the_newest_values() {
+        let mut line = Sparkline::default();
+        line.push(5.0);
+        assert_eq!(line.to_string(), "");
+        (0..100).for_each(|value| line.push(f64::from(value)));
+        let bars = console::strip_ansi_codes(&line.to_string()).trim().to_owned();
+        assert_eq!(bars.chars().count(), SPARKS);
+        assert!(bars.starts_with('▁') && bars.ends_with('█'));
     }
 }

@@ -3,10 +3,17 @@
 // Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod browser;
+mod cluster;
+mod evaluations;
 mod images;
+mod large;
+mod live;
 mod refusals;
+mod report;
 mod resume;
 mod runs;
+mod weights;
 
 use std::path::Path;
 use std::process::{Command, Output};

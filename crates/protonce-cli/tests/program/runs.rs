@@ -45,7 +45,7 @@ fn a_run_leaves_what_it_promises_and_json_is_alone_on_stdout() {
     assert_eq!(found["knn"][0]["top1"], summary["evaluation"]["knn"]["20"]);
 
     succeed(protonce(&["report", weights]));
-    assert!(run.join("loss.png").exists() && run.join("prototypes.png").exists());
+    assert!(run.join("report.html").exists());
 }
 
 #[test]
@@ -83,4 +83,54 @@ fn a_diverged_loss_names_the_last_good_checkpoint() {
     let more = ["--method", "moco", "--epochs", "6", "--lr", "1e38", "--log-every", "1"];
     let text = crate::refuse(tiny_pretrain(&data, &diverged, &more), 1);
     assert!(text.contains("no longer finite") && text.contains("checkpoint"), "{text}");
+}
+
+/// What a command shows on a terminal: util-linux's `script` is one to it.
+fn on_a_terminal(command: &std::process::Command, no_colour: bool) -> Option<String> {
+    let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().unwrap());
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let line = words.map(quoted).collect::<Vec<_>>().join(" ");
+    let mut script = std::process::Command::new("script");
+    script.args(["-qefc", &line, "/dev/null"]).env("TERM", "xterm-256color").env_remove("NO_COLOR");
+    if no_colour {
+        script.env("NO_COLOR", "1");
+    }
+    match script.output() {
+        Ok(output) => {
+            assert!(output.status.success());
+            Some(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
+        Err(_) => {
+            eprintln!("SKIPPED: the dashboard was not looked at, for want of the program `script`");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_terminal_gets_a_dashboard_and_a_pipe_gets_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data_in(folder.path());
+    let out = |name: &str| folder.path().join(name);
+    let more = ["--epochs", "3", "--log-every", "1", "--eval-train", &data, "--eval-test", &data];
+
+    let lines = stderr(&succeed(tiny_pretrain(&data, &out("pipe"), &more)));
+    assert!(lines.contains("epoch 2/3: loss") && lines.contains("E-step: 42 images"), "{lines}");
+    assert!(!lines.contains('\u{1b}') && !lines.contains('━'), "{lines}");
+
+    let quiet = [&more[..], &["--quiet"]].concat();
+    assert_eq!(stderr(&succeed(tiny_pretrain(&data, &out("quiet"), &quiet))), "");
+
+    let Some(shown) = on_a_terminal(&tiny_pretrain(&data, &out("terminal"), &more), false) else {
+        return;
+    };
+    for part in ["━", "epoch 3/3", "▁", "chance", "done: "] {
+        assert!(shown.contains(part), "{part} is missing: {shown}");
+    }
+    assert!(!shown.contains("epoch 2/3: loss"), "no lines beside the dashboard");
+    assert!(shown.contains("\u{1b}[32m"), "in colour");
+    let plain = on_a_terminal(&tiny_pretrain(&data, &out("plain"), &more), true).unwrap();
+    // The cursor still moves.
+    let colours = ["\u{1b}[32m", "\u{1b}[36m", "\u{1b}[1m"];
+    assert!(plain.contains("━") && !colours.iter().any(|c| plain.contains(c)), "NO_COLOR: {plain}");
 }

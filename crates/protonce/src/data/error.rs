@@ -147,6 +147,16 @@ pub enum DataError {
         /// The sparse file.
         name: String,
     },
+    /// A benchmark that is not laid out as its authors publish it.
+    #[error("{} {problem}: expected {expected}", path.display())]
+    Layout {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// What it should be.
+        expected: &'static str,
+    },
     /// A file whose name is not Unicode, which could not be written into lists and reports.
     #[error(
         "the file name {} is not valid UTF-8: expected names that can be written into lists and \

@@ -10,11 +10,14 @@
 
 mod archive;
 mod argument;
+mod benchmark;
 mod error;
 mod folder;
 mod list;
 mod packed;
+mod raw;
 
+pub use benchmark::{Benchmark, LAYOUTS, Labelled, MultiLabel, Splits, open_benchmark};
 pub use error::DataError;
 pub use packed::PackWriter;
 
@@ -22,9 +25,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use argument::{Container, Location};
 use error::some_of;
+use raw::RawFiles;
 
 /// Extensions that mark a file in a folder or an archive as an image, in any case.
 ///
@@ -65,6 +70,8 @@ enum Source {
     Files { base: PathBuf },
     /// One archive or packed file, read at an [`Extent`].
     Archive { file: File, path: PathBuf },
+    /// Bare pixels; an image's name is its number.
+    Raw(RawFiles),
 }
 
 /// Where an image lies inside a larger file, in bytes.
@@ -104,7 +111,11 @@ impl Dataset {
             Container::List => list::list(&path, subfolder.as_deref())?,
             Container::Packed => packed::list(&path, subfolder.as_deref())?,
         };
-        Ok(Dataset { index: Arc::new(Index::new(argument, source, entries)) })
+        Ok(Dataset::new(argument, source, entries))
+    }
+
+    fn new(argument: &str, source: Source, entries: Vec<Entry>) -> Dataset {
+        Dataset { index: Arc::new(Index::new(argument, source, entries)) }
     }
 
     /// Number of images.
@@ -183,6 +194,10 @@ impl Dataset {
                     return Err(DataError::CorruptImage { path, name });
                 }
             }
+            Source::Raw(raw) => {
+                let missing = || DataError::Missing { path: name.into() };
+                raw.read(name.parse().map_err(|_| missing())?, bytes)?;
+            }
         }
         Ok(())
     }
@@ -191,8 +206,20 @@ impl Dataset {
     /// packed files.
     pub fn bytes(&self) -> Option<u64> {
         match &*self.index.source {
-            Source::Files { .. } => None,
+            Source::Files { .. } | Source::Raw(_) => None,
             Source::Archive { .. } => Some(self.index.extents.iter().map(|e| e.length).sum()),
+        }
+    }
+
+    /// Whether the file of an image lies under the folder that was opened (of a list: the folder
+    /// the list lies in) once symbolic links are followed. An image inside an archive always does.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Dataset::len`].
+    pub fn lies_within(&self, index: usize) -> bool {
+        match &*self.index.source {
+            Source::Files { base } => lies_within(base, &base.join(self.name(index))),
+            Source::Archive { .. } | Source::Raw(_) => true,
         }
     }
 
@@ -209,7 +236,7 @@ impl Dataset {
             name_ends.push(names.len());
         }
         let extents = match &*from.source {
-            Source::Files { .. } => Vec::new(),
+            Source::Files { .. } | Source::Raw(_) => Vec::new(),
             Source::Archive { .. } => indices.iter().map(|&index| from.extents[index]).collect(),
         };
         Dataset {
@@ -244,6 +271,39 @@ impl Dataset {
             }
         }
         self.select(&chosen)
+    }
+
+    /// Hands `digest` what tells these images from others without reading them: their names and
+    /// order, their stored lengths and when they were last modified.
+    ///
+    /// What was computed of the images can be kept under a hash of it. A file that is gone has no
+    /// length; reading it will say so.
+    pub fn describe(&self, digest: &mut dyn FnMut(&[u8])) {
+        let mut file = |metadata: Option<std::fs::Metadata>| {
+            let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
+            let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            let length = metadata.map_or(0, |metadata| metadata.len());
+            digest(&length.to_le_bytes());
+            digest(&since.map_or(0, |since| since.as_nanos()).to_le_bytes());
+        };
+        match &*self.index.source {
+            Source::Files { base } => {
+                for index in 0..self.len() {
+                    file(base.join(self.name(index)).metadata().ok());
+                }
+            }
+            Source::Archive { file: archive, .. } => {
+                file(archive.metadata().ok());
+                for extent in &self.index.extents {
+                    digest(&extent.offset.to_le_bytes());
+                }
+            }
+            Source::Raw(raw) => raw.files.iter().for_each(|(raw, _)| file(raw.metadata().ok())),
+        }
+        for index in 0..self.len() {
+            digest(self.name(index).as_bytes());
+            digest(b"\0");
+        }
     }
 
     /// Sixteen hexadecimal digits that change when a name, a label or the order changes.
@@ -289,6 +349,16 @@ impl Index {
         }
         index.classes = classes;
         index
+    }
+}
+
+/// Whether `path` is under `folder` once symbolic links are followed; a path that does not exist is
+/// not.
+pub(crate) fn lies_within(folder: &Path, path: &Path) -> bool {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    match (folder.canonicalize(), path.canonicalize()) {
+        (Ok(folder), Ok(path)) => path.starts_with(folder),
+        _ => false,
     }
 }
 

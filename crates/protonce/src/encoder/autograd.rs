@@ -114,7 +114,7 @@ unsafe extern "C" fn drop_closure(closure: *mut c_void) {
 /// Calls `body` with ranges that together cover 0..`count`, each of at least `grain` where possible,
 /// at the same time on libtorch's threads. Which range falls to which thread depends on nothing but
 /// `count`, `grain` and the number of threads.
-pub(super) fn parallel_for(count: usize, grain: usize, body: impl Fn(Range<usize>) + Sync) {
+pub(crate) fn parallel_for(count: usize, grain: usize, body: impl Fn(Range<usize>) + Sync) {
     unsafe extern "C" fn call<F: Fn(Range<usize>) + Sync>(
         context: *mut c_void,
         begin: i64,

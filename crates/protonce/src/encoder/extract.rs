@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{Encoder, Mode};
-use crate::views::{Loader, LoaderError, Unreadable};
+use crate::views::{Batch, Loader, LoaderError, Unreadable};
 
 /// What is computed of each image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,29 +35,56 @@ pub fn extract(
     output: Output,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Extracted, LoaderError> {
-    let _guard = tch::no_grad_guard();
     let device = encoder.parameters().theta().device();
     let (mut images, mut rows, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
-    while let Some(batch) = loader.next() {
-        let batch = batch?;
-        if !batch.indices.is_empty() {
-            let views = image_tensor(&batch.views[0], batch.image_size, device);
-            let features = encoder.features(&views, Mode::Evaluate);
-            rows.push(match output {
-                Output::Features => features,
-                Output::Embeddings => encoder.project(&features),
-            });
-        }
+    extract_batches(encoder, loader, output, |batch, computed| {
         images.extend(batch.indices.iter().map(|&index| index as i64));
         unreadable.extend_from_slice(&batch.unreadable);
+        rows.extend(computed);
         progress(images.len() + unreadable.len());
-        loader.recycle(batch);
-    }
+        Ok::<(), LoaderError>(())
+    })?;
     let rows = match rows.is_empty() {
         true => Tensor::zeros([0, 0], (Kind::Float, device)),
         false => Tensor::cat(&rows, 0),
     };
     Ok(Extracted { images, rows, unreadable })
+}
+
+/// As [`extract`], but hands every batch with its rows (none if no image of it can be read) to `each`
+/// and keeps nothing.
+///
+/// # Errors
+/// When the loader or `each` fails.
+pub fn extract_batches<E: From<LoaderError>>(
+    encoder: &Encoder,
+    loader: &mut Loader,
+    output: Output,
+    mut each: impl FnMut(&Batch, Option<Tensor>) -> Result<(), E>,
+) -> Result<(), E> {
+    let _guard = tch::no_grad_guard();
+    let device = encoder.parameters().theta().device();
+    while let Some(batch) = loader.next() {
+        let batch = batch?;
+        let rows = (!batch.indices.is_empty()).then(|| {
+            let views = image_tensor(&batch.views[0], batch.image_size, device);
+            output.of(encoder, &views)
+        });
+        each(&batch, rows)?;
+        loader.recycle(batch);
+    }
+    Ok(())
+}
+
+impl Output {
+    /// This of normalised images: [batch, 3, height, width] → float32 [batch, width or dim].
+    pub fn of(self, encoder: &Encoder, images: &Tensor) -> Tensor {
+        let features = encoder.features(images, Mode::Evaluate);
+        match self {
+            Output::Features => features,
+            Output::Embeddings => encoder.project(&features),
+        }
+    }
 }
 
 /// Pixels as a loader makes them, row-major [batch, size, size, 3], as an image tensor on `device`:

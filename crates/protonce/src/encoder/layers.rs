@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::autograd::differentiable;
 use super::normalise::{Activation, BatchNorm, normalise};
 use super::parameters::{BufferId, ParameterId, Parameters};
 use super::winograd;
@@ -119,8 +120,48 @@ impl Linear {
     }
 }
 
+/// The largest of each 3×3 pixels at every other one, padded: [batch, channels, height, width] →
+/// [batch, channels, ⌈height / 2⌉, ⌈width / 2⌉]. What is kept for the way back is where they were.
+pub(super) fn max_pool(x: &Tensor) -> Tensor {
+    let (size, stride, padding, dilation) = ([3, 3], [2, 2], [1, 1], [1, 1]);
+    let (y, places) =
+        tch::no_grad(|| x.max_pool2d_with_indices(size, stride, padding, dilation, false));
+    let (shape, options) = (x.size(), (x.kind(), x.device()));
+    differentiable(y, &[x], move |gradient| {
+        // libtorch asks for the input again, of which it reads no more than the shape.
+        let input = Tensor::empty([shape[0], shape[2], shape[3], shape[1]], options);
+        vec![Some(input.permute([0, 3, 1, 2]).max_pool2d_with_indices_backward(
+            gradient, size, stride, padding, dilation, false, &places,
+        ))]
+    })
+}
+
 /// The mean over an activation's pixels: [batch, channels, height, width] → float32
 /// [batch, channels].
 pub(super) fn pool(x: &Tensor) -> Tensor {
     x.mean_dim([2, 3].as_slice(), false, Kind::Float)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn maxima_and_their_gradients_are_libtorchs() {
+        tch::manual_seed(1);
+        for (height, width) in [(1, 1), (7, 10), (12, 12)] {
+            let x = Tensor::randn([3, height, width, 5], (Kind::Float, Device::Cpu));
+            let x = x.permute([0, 3, 1, 2]).set_requires_grad(true);
+            let theirs = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
+            let ours = max_pool(&x);
+            assert_eq!(ours, theirs);
+            let gradient = theirs.randn_like();
+            let [ours, theirs] = [ours, theirs].map(|y| {
+                let loss = (y * &gradient).sum(Kind::Float);
+                Tensor::run_backward(&[&loss], &[&x], false, false).remove(0)
+            });
+            assert_eq!(ours, theirs);
+        }
+    }
 }

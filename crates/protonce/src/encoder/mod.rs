@@ -7,8 +7,10 @@
 //! Images are float32 [batch, 3, height, width] in channels-last memory, as `views` makes them.
 
 mod autograd;
+mod descent;
 mod extract;
 mod layers;
+mod memory;
 mod normalise;
 mod parameters;
 mod resnet;
@@ -17,7 +19,9 @@ pub mod winograd;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-pub use extract::{Extracted, Output, extract, image_tensor};
+pub(crate) use autograd::parallel_for;
+pub use descent::Descent;
+pub use extract::{Extracted, Output, extract, extract_batches, image_tensor};
 pub use layers::Mode;
 pub use normalise::{Activation, BatchNorm, normalise};
 pub use parameters::Parameters;
@@ -88,6 +92,22 @@ impl Architecture {
         ("wide_resnet50_2", Architecture::WideResNet50x2),
         ("resnext50_32x4d", Architecture::ResNeXt50x32x4d),
     ];
+
+    /// Every architecture.
+    pub const ALL: [Architecture; 7] = [
+        Architecture::ResNet18,
+        Architecture::ResNet34,
+        Architecture::ResNet50,
+        Architecture::ResNet101,
+        Architecture::ResNet152,
+        Architecture::WideResNet50x2,
+        Architecture::ResNeXt50x32x4d,
+    ];
+
+    /// Length of a feature.
+    pub fn width(self) -> i64 {
+        if self.plan().bottleneck { 2048 } else { 512 }
+    }
 }
 
 /// What happens to the image before the first residual block.
@@ -117,10 +137,14 @@ pub enum Head {
     Linear,
     /// Linear, ReLU, linear (PCL v2).
     Mlp,
+    /// None: an embedding is the normalised feature. For weights that came without a head; nothing is
+    /// trained so.
+    None,
 }
 
 impl Head {
-    const NAMES: [(&'static str, Head); 2] = [("linear", Head::Linear), ("mlp", Head::Mlp)];
+    const NAMES: [(&'static str, Head); 3] =
+        [("linear", Head::Linear), ("mlp", Head::Mlp), ("none", Head::None)];
 }
 
 /// Gives an enum whose variants have names the string conversions that the command line, TOML
@@ -251,6 +275,11 @@ impl Encoder {
         &self.config
     }
 
+    /// The arithmetic of its convolutions.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// θ, its names and the batch-norm statistics.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
@@ -269,6 +298,12 @@ impl Encoder {
     /// L2-normalised embeddings of features: [batch, width] → float32 [batch, dim].
     pub fn project(&self, features: &Tensor) -> Tensor {
         normalise_rows(&self.network.project(&self.parameters, features))
+    }
+
+    /// What the head gives before normalisation; with a linear head of one output a class, the
+    /// scores of a classifier: [batch, 3, height, width] → float32 [batch, dim].
+    pub fn scores(&self, images: &Tensor, mode: Mode) -> Tensor {
+        self.network.project(&self.parameters, &self.features(images, mode))
     }
 
     /// L2-normalised embeddings of images: [batch, 3, height, width] → float32 [batch, dim].
@@ -322,9 +357,7 @@ impl MomentumPair {
     /// θ' ← mθ' + (1 − m)θ. Parameters only: the momentum encoder's batch-norm statistics move by
     /// its own forward pass.
     pub fn update_momentum(&mut self, momentum: f64) {
-        let theta = self.encoder.parameters.theta();
-        let _guard = tch::no_grad_guard();
-        let _ = self.momentum_encoder.parameters.theta_mut().lerp_(theta, 1.0 - momentum);
+        self.momentum_encoder.parameters.follow(&self.encoder.parameters, momentum);
     }
 
     /// Keys of the key views, without gradient: [batch, 3, height, width] → [batch, dim].

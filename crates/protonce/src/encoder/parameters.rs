@@ -1,11 +1,14 @@
 //! θ: all parameters of an encoder in one flat vector, with a named view for each.
 
+use std::ops::{Bound, RangeBounds};
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, Uniform};
 use tch::{Device, Kind, Tensor};
 
 use super::EncoderError;
+use super::descent::{Descent, follow};
 
 /// Where a parameter stands in [`Parameters`].
 #[derive(Debug, Clone, Copy)]
@@ -112,7 +115,7 @@ impl Parameters {
     }
 
     /// Makes every parameter a leaf that gradients are computed for.
-    pub(super) fn track_gradients(&mut self) {
+    pub fn track_gradients(&mut self) {
         for view in &mut self.views {
             let _ = view.requires_grad_(true);
         }
@@ -131,9 +134,33 @@ impl Parameters {
         &self.theta
     }
 
-    /// θ, to be changed in place; the named parameters change with it.
-    pub fn theta_mut(&mut self) -> &mut Tensor {
-        &mut self.theta
+    /// One step of gradient descent on a stretch of θ (`..` is all of it); the named parameters change
+    /// with it. `velocity` and `gradient` are laid out as θ.
+    pub fn descend(
+        &mut self,
+        stretch: impl RangeBounds<i64>,
+        velocity: &Tensor,
+        gradient: &Tensor,
+        descent: Descent,
+    ) {
+        let start = match stretch.start_bound() {
+            Bound::Included(&start) => start,
+            Bound::Excluded(&before) => before + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match stretch.end_bound() {
+            Bound::Included(&last) => last + 1,
+            Bound::Excluded(&end) => end,
+            Bound::Unbounded => self.theta.numel() as i64,
+        };
+        let [mut theta, mut velocity, gradient] =
+            [&self.theta, velocity, gradient].map(|all| all.narrow(0, start, end - start));
+        descent.step(&mut theta, &mut velocity, &gradient);
+    }
+
+    /// Moves θ towards that of `leader`, keeping `momentum` of its own.
+    pub(super) fn follow(&mut self, leader: &Parameters, momentum: f64) {
+        follow(&mut self.theta, &leader.theta, momentum);
     }
 
     /// ∂loss/∂θ laid out as θ: float32 [parameters].

@@ -4,24 +4,24 @@
 
 use tch::Tensor;
 
-use super::layers::{Convolution, Linear, Mode, Normalisation, pool};
+use super::layers::{Convolution, Linear, Mode, Normalisation, max_pool, pool};
 use super::normalise::Activation;
 use super::parameters::Parameters;
 use super::{Architecture, EncoderConfig, Head, Stem};
 
 /// How the blocks of an architecture are built.
-struct Plan {
+pub(crate) struct Plan {
     /// Blocks in each of the four stages.
-    depth: [usize; 4],
+    pub(crate) depth: [usize; 4],
     /// Whether a block is 1×1 → 3×3 → 1×1 rather than 3×3 → 3×3.
-    bottleneck: bool,
-    groups: i64,
+    pub(crate) bottleneck: bool,
+    pub(crate) groups: i64,
     /// Inner channels a group in the first stage; torchvision's `width_per_group`.
-    group_width: i64,
+    pub(crate) group_width: i64,
 }
 
 impl Architecture {
-    fn plan(self) -> Plan {
+    pub(crate) fn plan(self) -> Plan {
         let (depth, bottleneck, groups, group_width) = match self {
             Architecture::ResNet18 => ([2, 2, 2, 2], false, 1, 64),
             Architecture::ResNet34 => ([3, 4, 6, 3], false, 1, 64),
@@ -177,6 +177,7 @@ impl ResNet {
                 Linear::declare(parameters, "fc.0", [channels, channels]),
                 Linear::declare(parameters, "fc.2", [channels, config.dim]),
             ],
+            Head::None => Vec::new(),
         };
         ResNet { stem, max_pool, blocks, head }
     }
@@ -185,7 +186,7 @@ impl ResNet {
     pub(super) fn features(&self, parameters: &Parameters, images: &Tensor, mode: Mode) -> Tensor {
         let mut x = self.stem.forward(parameters, images, None, Activation::Relu, mode);
         if self.max_pool {
-            x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
+            x = max_pool(&x);
         }
         for block in &self.blocks {
             x = block.forward(parameters, &x, mode);

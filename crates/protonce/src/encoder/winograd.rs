@@ -25,6 +25,7 @@ use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 use super::autograd::{differentiable, parallel_for};
+use super::memory::elements;
 
 /// Convolves `x` [n, c, h, w] with `weight` [o, c, 3, 3], stride 1, padding 1: [n, o, h, w] in
 /// channels-last memory. Both are float32 on the CPU, in any memory layout; channels-last is taken as
@@ -86,17 +87,6 @@ fn sizes(tensor: &Tensor) -> [usize; 4] {
     std::array::from_fn(|place| usize::try_from(sizes[place]).unwrap_or(0))
 }
 
-/// The values of a contiguous float32 tensor on the CPU.
-fn values(tensor: &Tensor) -> &[f32] {
-    assert!(tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
-    assert!(tensor.is_contiguous());
-    if tensor.numel() == 0 {
-        return &[];
-    }
-    // SAFETY: contiguous, of this kind and in this memory, which lives as long as the tensor.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
-}
-
 /// A new tensor [a, b, c, d] that `fill` writes every value of, seen as [a, d, b, c].
 fn filled([a, b, c, d]: [usize; 4], fill: impl FnOnce(Shared<f32>)) -> Tensor {
     let shape = [a, b, c, d].map(|size| size as i64);
@@ -114,10 +104,10 @@ fn convolve_tensors(x: &Tensor, weight: &Tensor, direction: Direction, threads: 
         Direction::Backward => [outputs, inputs],
     };
     assert_eq!(channels, from, "channels of the image and of the filters");
-    let pixels = Pixels { values: values(x), channels };
+    let pixels = Pixels { values: elements(x), channels };
     let grid = Grid::new(images, height, width);
     filled([images, height, width, to], |y| {
-        Filters::with(values(weight), [outputs, inputs], direction, |filters| {
+        Filters::with(elements(weight), [outputs, inputs], direction, |filters| {
             convolve_pixels(pixels, filters, &grid, threads, &y);
         });
     })
@@ -127,8 +117,8 @@ fn convolve_tensors(x: &Tensor, weight: &Tensor, direction: Direction, threads: 
 fn filter_gradients(x: &Tensor, gradient: &Tensor, threads: usize) -> Tensor {
     let [[images, height, width, inputs], [.., outputs]] = [sizes(x), sizes(gradient)];
     let grid = Grid::new(images, height, width);
-    let x = Pixels { values: values(x), channels: inputs };
-    let gradient = Pixels { values: values(gradient), channels: outputs };
+    let x = Pixels { values: elements(x), channels: inputs };
+    let gradient = Pixels { values: elements(gradient), channels: outputs };
     filled([outputs, 3, 3, inputs], |weight| {
         convolve_gradients(x, gradient, &grid, threads, &weight)
     })

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use crate::contrast::Duplicates;
 use crate::data::Dataset;
-use crate::encoder::{EncoderConfig, Stem};
+use crate::encoder::{EncoderConfig, Head, Stem};
 use crate::views::{ViewConfig, measure_stats};
 
 /// What can be wrong with settings.
@@ -96,6 +96,18 @@ impl Clusters {
     }
 }
 
+/// Where the E-step takes the embeddings from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expectation {
+    /// The momentum encoder sees all images, as published.
+    #[default]
+    Full,
+    /// The keys of the epoch before: no pass over the images, but of random views, and of an encoder
+    /// that has changed since.
+    Bank,
+}
+
 /// The arithmetic that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -109,6 +121,9 @@ pub enum PrecisionChoice {
 }
 
 /// All settings of a run.
+///
+/// Settings that came later have a default, which is what runs did before there was a choice, so
+/// that these can still be read and continued.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Config {
@@ -127,8 +142,10 @@ pub struct Config {
     #[serde(flatten)]
     pub views: ViewConfig,
     /// Where mean and standard deviation come from.
+    #[serde(default)]
     pub stats: Stats,
     /// How thoroughly the images are shuffled.
+    #[serde(default)]
     pub shuffle: Shuffle,
     /// Passes over the images.
     pub epochs: usize,
@@ -160,6 +177,15 @@ pub struct Config {
     pub clusters: Clusters,
     /// Epochs without prototypes at the start.
     pub warmup_epochs: usize,
+    /// Where the E-step takes the embeddings from.
+    #[serde(default)]
+    pub expectation: Expectation,
+    /// Epochs between two E-steps.
+    #[serde(default = "every")]
+    pub expectation_every: usize,
+    /// Whether an E-step begins with the clusters of the one before, in place of random starts.
+    #[serde(default)]
+    pub warm_start: bool,
     /// Groups of the batch that are normalised separately.
     pub bn_splits: i64,
     /// What all random choices follow from.
@@ -186,23 +212,29 @@ pub struct Config {
     pub eval_every: usize,
 }
 
+fn every() -> usize {
+    1
+}
+
 /// Where the mean and the standard deviation that pixels are normalised with come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stats {
     /// `mean` and `std` are settings.
+    #[default]
     Given,
     /// Measured on the images when the run begins; the run keeps them as given.
     Auto,
 }
 
 /// How the images of an epoch are put in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shuffle {
     /// `local` for an archive or packed file larger than most of the memory, `full` otherwise.
     Auto,
     /// Every order is as likely as any other.
+    #[default]
     Full,
     /// Random stretches of the file in random order, shuffled about a gigabyte at a time, so that
     /// nearly all reading is from the page cache.
@@ -263,6 +295,9 @@ impl Config {
             shuffle = "auto"
             clusters = [25000, 50000, 100000]
             warmup-epochs = 20
+            expectation = "full"
+            expectation-every = 1
+            warm-start = false
             bn-splits = 1
             seed = 0
             precision = "auto"
@@ -313,9 +348,6 @@ impl Config {
         settings.entry("stem").or_insert(Value::String(stem));
         let eval_resize = ViewConfig::v2(image_size).eval_resize as i64;
         settings.entry("eval-resize").or_insert(Value::Integer(eval_resize));
-        // Runs from before there was a choice.
-        settings.entry("stats").or_insert(Value::String("given".to_owned()));
-        settings.entry("shuffle").or_insert(Value::String("full".to_owned()));
         let names: Vec<String> = settings.keys().cloned().collect();
         let config = Config::deserialize(settings).map_err(invalid)?;
         let known = config.table()?;
@@ -344,6 +376,16 @@ impl Config {
         }
     }
 
+    /// Takes over what `run`, which these settings continue, has settled where they leave it open.
+    pub fn keep_settled(&mut self, run: &Config) {
+        if self.stats == Stats::Auto {
+            self.stats = run.stats;
+        }
+        if self.shuffle == Shuffle::Auto {
+            self.shuffle = run.shuffle;
+        }
+    }
+
     /// Every setting as a table.
     ///
     /// # Errors
@@ -368,6 +410,16 @@ impl Config {
         }))
     }
 
+    /// Steps of an epoch over `images` images: a last batch may be smaller, but a single image left
+    /// over joins the batch before it.
+    pub fn steps_per_epoch(&self, images: usize) -> usize {
+        match (images / self.batch_size, images % self.batch_size) {
+            (0, _) => 1,
+            (whole, 0 | 1) => whole,
+            (whole, _) => whole + 1,
+        }
+    }
+
     /// The learning rate of `epoch`, counted from 0.
     pub fn learning_rate(&self, epoch: usize) -> f64 {
         match self.schedule {
@@ -381,6 +433,13 @@ impl Config {
                 .filter(|&&milestone| epoch >= milestone)
                 .fold(self.lr, |lr, _| lr * 0.1),
         }
+    }
+
+    /// The epoch that began with the E-step whose prototypes `epoch` is trained with; none while there
+    /// are none.
+    pub fn expectation_before(&self, epoch: usize) -> Option<usize> {
+        let since = epoch.checked_sub(self.warmup_epochs)?;
+        (self.method == Method::Pcl).then(|| epoch - since % self.expectation_every)
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -397,9 +456,12 @@ impl Config {
             ("log-every", self.log_every as i64),
             ("save-every", self.save_every as i64),
             ("eval-every", self.eval_every as i64),
+            ("expectation-every", self.expectation_every as i64),
         ] {
             check(value > 0, name, value.to_string(), positive)?;
         }
+        let headless = self.encoder.head == Head::None;
+        check(!headless, "head", self.encoder.head.to_string(), "linear or mlp, to be trained")?;
         check(self.batch_size > 1, "batch-size", self.batch_size.to_string(), "2 or more")?;
         for (name, value) in [
             ("max-bad", self.max_bad),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::prototypes::Quality;
+
 /// Means over some steps.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Measures {
@@ -42,7 +44,7 @@ pub enum Event {
         seconds: f64,
         /// Images a second.
         images_per_second: f64,
-        /// Seconds of these in which training waited for data.
+        /// Seconds of these in which training waited for views.
         waited: f64,
     },
     /// An epoch ended.
@@ -58,8 +60,6 @@ pub enum Event {
         images: usize,
         /// Seconds of its M-step.
         seconds: f64,
-        /// Seconds of these in which training waited for data.
-        waited: f64,
     },
     /// Whether the views of an epoch's M-step were there in time.
     Loader {
@@ -78,10 +78,12 @@ pub enum Event {
     Expectation {
         /// The epoch that it begins; after training, the number of epochs.
         epoch: usize,
-        /// Images that were embedded.
+        /// Images that were clustered.
         images: usize,
+        /// Those of them for which a key of the epoch before served as embedding.
+        reused: usize,
         /// One entry a granularity.
-        granularities: Vec<GranularitySummary>,
+        granularities: Vec<Quality>,
         /// Seconds spent on embeddings.
         embedding_seconds: f64,
         /// Seconds spent on k-means and concentrations.
@@ -118,27 +120,12 @@ pub enum Event {
     },
 }
 
-/// One granularity of an E-step.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct GranularitySummary {
-    /// Prototypes.
-    pub clusters: i64,
-    /// Mean squared distance of an embedding to its centroid.
-    pub objective: f64,
-    /// Prototypes without an image.
-    pub empty: i64,
-    /// Images of the largest prototype.
-    pub largest: i64,
-    /// Least and largest concentration.
-    pub concentration: [f64; 2],
-}
-
 /// Long work of which the end is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
     /// Embedding images for the E-step.
     Embedding,
-    /// Clustering embeddings; counted in granularities.
+    /// Clustering embeddings; counted in iterations.
     Clustering,
     /// Training; counted in images of the epoch.
     Training,

@@ -7,12 +7,12 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
-use super::config::Config;
+use super::config::{Config, Expectation, Method};
 use super::event::Measures;
 use super::run_folder::{NamedTensors, RunError};
 use super::{PretrainError, Purpose, random_key};
 use crate::contrast::{Queue, info_nce, proto_nce, sample_negatives};
-use crate::encoder::{MomentumPair, Precision, image_tensor};
+use crate::encoder::{Descent, MomentumPair, Precision, image_tensor};
 use crate::prototypes::Prototypes;
 use crate::views::Batch;
 use crate::world::World;
@@ -21,9 +21,12 @@ use crate::world::World;
 pub(super) struct Trainer {
     config: Config,
     device: Device,
-    world: World,
+    pub(super) world: World,
     pub(super) pair: MomentumPair,
     pub(super) queue: Queue,
+    /// The last key of each image, zeros where there was none: [images, dim]. Only where the E-step
+    /// uses them.
+    pub(super) bank: Option<Tensor>,
     /// The optimiser's velocity, laid out as θ.
     velocity: Tensor,
 }
@@ -31,6 +34,7 @@ pub(super) struct Trainer {
 impl Trainer {
     pub(super) fn new(
         config: &Config,
+        images: usize,
         precision: Precision,
         device: Device,
         world: World,
@@ -38,7 +42,9 @@ impl Trainer {
         let pair = MomentumPair::new(&config.encoder, precision, device, config.seed);
         let queue = Queue::new(config.queue, config.encoder.dim, device, config.seed);
         let velocity = pair.encoder.parameters().theta().zeros_like();
-        Trainer { config: config.clone(), device, world, pair, queue, velocity }
+        let bank = (config.method == Method::Pcl && config.expectation == Expectation::Bank)
+            .then(|| Tensor::zeros([images as i64, config.encoder.dim], (Kind::Float, device)));
+        Trainer { config: config.clone(), device, world, pair, queue, bank, velocity }
     }
 
     /// One step on one batch (PCL, Algorithm 1, lines 7 to 14).
@@ -98,9 +104,18 @@ impl Trainer {
         // Gradient descent with momentum and weight decay on all of θ.
         let gradient = self.pair.encoder.parameters().gradient(&loss);
         let gradient = self.world.all_reduce_mean(gradient);
-        self.descend(&gradient, learning_rate);
+        let descent = Descent {
+            learning_rate,
+            momentum: config.sgd_momentum,
+            weight_decay: config.weight_decay,
+        };
+        self.pair.encoder.parameters_mut().descend(.., &self.velocity, &gradient, descent);
 
-        self.queue.enqueue(&self.world.all_gather(keys));
+        let keys = self.world.all_gather(keys);
+        if let Some(bank) = &mut self.bank {
+            let _ = bank.index_copy_(0, &self.world.all_gather(images), &keys);
+        }
+        self.queue.enqueue(&keys);
         Sums::of(
             count,
             [
@@ -114,16 +129,6 @@ impl Trainer {
         )
     }
 
-    /// v ← μv + (g + λθ), θ ← θ − ηv.
-    fn descend(&mut self, gradient: &Tensor, learning_rate: f64) {
-        let _guard = tch::no_grad_guard();
-        let theta = self.pair.encoder.parameters_mut().theta_mut();
-        self.velocity *= self.config.sgd_momentum;
-        self.velocity += gradient;
-        self.velocity += &*theta * self.config.weight_decay;
-        *theta -= &self.velocity * learning_rate;
-    }
-
     /// The query encoder under torchvision's names, and everything else that resuming needs.
     pub(super) fn named_tensors(&self) -> (NamedTensors, NamedTensors) {
         let prefixed = self.pair.momentum_encoder.parameters().named_tensors().into_iter();
@@ -131,6 +136,9 @@ impl Trainer {
             prefixed.map(|(name, tensor)| (format!("momentum_encoder.{name}"), tensor)).collect();
         training.push(("queue".to_owned(), self.queue.keys().copy()));
         training.push(("velocity".to_owned(), self.velocity.copy()));
+        if let Some(bank) = &self.bank {
+            training.push(("bank".to_owned(), bank.copy()));
+        }
         (self.pair.encoder.parameters().named_tensors(), training)
     }
 
@@ -150,6 +158,11 @@ impl Trainer {
                 None if name == "queue" => self.queue = Queue::restore(tensor, queue_position),
                 None if name == "velocity" && tensor.size() == self.velocity.size() => {
                     self.velocity = tensor;
+                }
+                None if name == "bank"
+                    && self.bank.as_ref().map(Tensor::size) == Some(tensor.size()) =>
+                {
+                    self.bank = Some(tensor);
                 }
                 None => return Err(RunError::Unexpected(name).into()),
             }

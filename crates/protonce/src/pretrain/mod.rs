@@ -8,7 +8,7 @@
 mod config;
 mod event;
 mod maximization;
-mod run_folder;
+pub(crate) mod run_folder;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,19 +21,27 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
 pub use config::{
-    Auto, Clusters, Config, ConfigError, Method, PrecisionChoice, Schedule, Shuffle, Stats,
+    Auto, Clusters, Config, ConfigError, Expectation, Method, PrecisionChoice, Schedule, Shuffle,
+    Stats,
 };
-pub use event::{Event, GranularitySummary, Measures, Notice, Observer, Work};
-pub use run_folder::{RunError, RunFolder, Weights, read_events, read_weights};
+pub use event::{Event, Measures, Notice, Observer, Work};
+pub use run_folder::{
+    NamedTensors, RunError, RunFolder, data_fingerprint, prototype_files, read_events, write_file,
+    write_tensors,
+};
 
 use crate::data::Dataset;
-use crate::encoder::{Encoder, EncoderError, Output, Precision, extract};
-use crate::prototypes::{ConcentrationOptions, PrototypeError, Prototypes, cluster};
-use crate::transfer::{Knn, TransferError, common_labels, knn_accuracy};
+use crate::encoder::{EncoderError, Output, Precision, extract};
+use crate::prototypes::{
+    ConcentrationOptions, KMeans, Metric, Points, PrototypeError, Prototypes, Quality,
+};
+use crate::transfer::{
+    Knn, TransferError, common_labels, knn_accuracy, normalised_mutual_information,
+};
 use crate::views::{Loader, LoaderError, Unreadable};
 use crate::world::World;
 use maximization::{Sums, Trainer};
-use run_folder::{NamedTensors, Position};
+use run_folder::Position;
 
 /// What can stop a run.
 #[derive(Debug, thiserror::Error)]
@@ -156,12 +164,18 @@ pub fn pretrain(
 ) -> Result<Outcome, PretrainError> {
     let config = setup.config;
     let mut run = Run::open(setup, observer)?;
+    let mut prototypes = Vec::new();
     for epoch in run.epoch..config.epochs {
         // E-step: embed all images, cluster them at each granularity.
-        let prototypes = match config.method {
-            Method::Pcl if epoch >= config.warmup_epochs => run.expectation(epoch)?,
-            _ => Vec::new(),
-        };
+        match config.expectation_before(epoch) {
+            Some(due) if due == epoch && !run.resumed_within => {
+                prototypes = run.expectation(epoch)?
+            }
+            // A run that goes on between two E-steps finds the prototypes on disk.
+            Some(due) if prototypes.is_empty() => prototypes = run.stored_prototypes(due)?,
+            _ => {}
+        }
+        run.resumed_within = false;
         // M-step: pull every query towards its key and its prototypes.
         let learning_rate = config.learning_rate(epoch);
         let batches = run.batches(epoch);
@@ -293,8 +307,9 @@ impl<'a, 'b> Run<'a, 'b> {
             Start::Fresh => (RunFolder::create(out, config)?, None),
             Start::Resume => RunFolder::resume(out)?,
         };
+        let images = dataset.len();
         let mut run = Run {
-            trainer: Trainer::new(config, precision, device, world),
+            trainer: Trainer::new(config, images, precision, device, world),
             config,
             device,
             dataset,
@@ -331,24 +346,11 @@ impl<'a, 'b> Run<'a, 'b> {
     /// The E-step that begins `epoch`: prototypes of each granularity from the momentum
     /// embeddings of all images (PCL, Algorithm 1, lines 3 to 6).
     fn expectation(&mut self, epoch: usize) -> Result<Vec<Prototypes>, PretrainError> {
-        let name = format!("epoch-{epoch:04}");
-        if std::mem::take(&mut self.resumed_within) {
-            let stored = self.folder.read_prototypes(&name)?;
-            return Ok(restore_prototypes(&stored, self.device));
-        }
         let embedding_start = Instant::now();
-        let readable: Vec<usize> =
-            (0..self.dataset.len()).filter(|index| !self.unreadable.contains_key(index)).collect();
-        let total = readable.len();
-        let mut loader = self.evaluation_loader(self.dataset.clone(), readable)?;
-        let observer = &mut *self.observer;
-        let embedded = extract(
-            &self.trainer.pair.momentum_encoder,
-            &mut loader,
-            Output::Embeddings,
-            &mut |done| observer(Notice::Progress { work: Work::Embedding, done, total }),
-        )?;
-        self.note_unreadable(&embedded.unreadable)?;
+        // The finished encoder is shown as it is, not as it was.
+        let finished = epoch == self.config.epochs;
+        let bank = if finished { None } else { self.trainer.bank.as_ref().map(Tensor::copy) };
+        let (embeddings, images, reused) = self.embeddings(bank)?;
         let embedding_seconds = embedding_start.elapsed().as_secs_f64();
 
         let clustering_start = Instant::now();
@@ -356,37 +358,104 @@ impl<'a, 'b> Run<'a, 'b> {
             temperature: self.config.temperature,
             smoothing: self.config.smoothing,
         };
-        let count = self.dataset.len() as i64;
-        let clusters = self.config.clusters.counts(embedded.images.len());
-        let mut prototypes = Vec::new();
-        let mut granularities = Vec::new();
-        for (position, &clusters) in clusters.iter().enumerate() {
-            let (granularity, objective) = cluster(
-                &embedded.rows,
-                &embedded.images,
-                count,
-                clusters,
-                options,
-                position as u64,
+        let rows = Tensor::from_slice(&images).to_device(self.device);
+        let points = Points::from_tensor(&embeddings.index_select(0, &rows), Metric::Euclidean)?;
+        let before = self.assignments_before(epoch, &images);
+        let clusters = self.config.clusters.counts(images.len());
+        let (mut prototypes, mut granularities) = (Vec::new(), Vec::new());
+        for (m, &count) in clusters.iter().enumerate() {
+            let before = before.get(m).map(Vec::as_slice);
+            let observer = &mut *self.observer;
+            let clustering = KMeans::default().fit(
+                &points,
+                usize::try_from(count).unwrap_or(0),
+                m as u64,
+                before.filter(|_| self.config.warm_start),
+                &self.trainer.world,
+                &mut |done, total| {
+                    let (done, total) = (m * total + done, clusters.len() * total);
+                    observer(Notice::Progress { work: Work::Clustering, done, total });
+                },
             )?;
-            granularities.push(summarise(&granularity, objective / embedded.images.len() as f64));
+            let granularity = Prototypes::new(&clustering, &images, self.dataset.len(), options);
+            let agreement = before.map(|before| {
+                let now = Vec::<i64>::try_from(&clustering.assignment.to_device(Device::Cpu));
+                normalised_mutual_information(before, &now.unwrap_or_default())
+            });
+            granularities.push(Quality::new(&clustering, &granularity.concentration, agreement));
             prototypes.push(granularity);
-            self.progress(Work::Clustering, position + 1, self.config.clusters.counts(1).len());
         }
-        self.folder.save_prototypes(&name, &named_prototypes(&prototypes))?;
-        let embeddings =
-            Tensor::zeros([count, self.config.encoder.dim], (Kind::Float, self.device));
-        let rows = Tensor::from_slice(&embedded.images).to_device(self.device);
-        let embeddings = embeddings.index_copy(0, &rows, &embedded.rows);
+        self.folder.save_prototypes(&expectation_name(epoch), &named_prototypes(&prototypes))?;
         self.folder.save_prototypes("embeddings", &vec![("embeddings".to_owned(), embeddings)])?;
         self.event(Event::Expectation {
             epoch,
-            images: embedded.images.len(),
+            images: images.len(),
+            reused,
             granularities,
             embedding_seconds,
             clustering_seconds: clustering_start.elapsed().as_secs_f64(),
         })?;
         Ok(prototypes)
+    }
+
+    /// An embedding of each image, zeros where it cannot be read: [all images, dim]; the images that
+    /// have one; and how many of these are from `bank`, of the same shape. Only images that `bank`
+    /// lacks are looked at.
+    fn embeddings(
+        &mut self,
+        bank: Option<Tensor>,
+    ) -> Result<(Tensor, Vec<i64>, usize), PretrainError> {
+        let count = self.dataset.len();
+        let known: Vec<bool> = match &bank {
+            None => vec![false; count],
+            Some(bank) => Vec::try_from(&bank.any_dim(1, false).to_device(Device::Cpu))
+                .unwrap_or_else(|_| vec![false; count]),
+        };
+        let missing: Vec<usize> = (0..count)
+            .filter(|index| !known[*index] && !self.unreadable.contains_key(index))
+            .collect();
+        let size = [count as i64, self.config.encoder.dim];
+        let mut embeddings =
+            bank.unwrap_or_else(|| Tensor::zeros(size, (Kind::Float, self.device)));
+        let mut images: Vec<i64> =
+            (0..count as i64).filter(|&index| known[index as usize]).collect();
+        let reused = images.len();
+        if !missing.is_empty() {
+            let total = missing.len();
+            let mut loader = self.evaluation_loader(self.dataset.clone(), missing)?;
+            let observer = &mut *self.observer;
+            let embedded = extract(
+                &self.trainer.pair.momentum_encoder,
+                &mut loader,
+                Output::Embeddings,
+                &mut |done| observer(Notice::Progress { work: Work::Embedding, done, total }),
+            )?;
+            self.note_unreadable(&embedded.unreadable)?;
+            let rows = Tensor::from_slice(&embedded.images).to_device(self.device);
+            embeddings = embeddings.index_copy(0, &rows, &embedded.rows);
+            images.extend(embedded.images);
+            images.sort_unstable();
+        }
+        Ok((embeddings, images, reused))
+    }
+
+    /// Which clusters `images` were in at the E-step before that of `epoch`, for each granularity:
+    /// [images], −1 where unknown. Empty where there was no such E-step.
+    fn assignments_before(&self, epoch: usize, images: &[i64]) -> Vec<Vec<i64>> {
+        let before = epoch.checked_sub(1).and_then(|last| self.config.expectation_before(last));
+        let stored = before.and_then(|before| self.stored_prototypes(before).ok());
+        let rows = Tensor::from_slice(images).to_device(self.device);
+        let assignment = |granularity: &Prototypes| {
+            let assignment = granularity.assignment.index_select(0, &rows);
+            Vec::try_from(&assignment.to_device(Device::Cpu)).unwrap_or_default()
+        };
+        stored.iter().flatten().map(assignment).collect()
+    }
+
+    /// The prototypes of the E-step that began `epoch`.
+    fn stored_prototypes(&self, epoch: usize) -> Result<Vec<Prototypes>, PretrainError> {
+        let stored = self.folder.read_prototypes(&expectation_name(epoch))?;
+        Ok(restore_prototypes(&stored, self.device))
     }
 
     /// The batches of `epoch`: all images in an order that follows from the seed and the epoch.
@@ -513,21 +582,19 @@ impl<'a, 'b> Run<'a, 'b> {
         let sums = std::mem::replace(&mut self.epoch_sums, Sums::zero(self.device));
         let Some(measures) = sums.measures() else { return Ok(()) };
         let seconds = watch.epoch_start.elapsed().as_secs_f64();
-        let waited = loader.waited().as_secs_f64();
         self.event(Event::Epoch {
             epoch,
             measures,
             learning_rate,
             images: watch.epoch_images,
             seconds,
-            waited,
         })?;
         self.event(Event::Loader {
             epoch,
             threads: loader.threads(),
             images: watch.epoch_images,
             seconds,
-            waited,
+            waited: loader.waited().as_secs_f64(),
         })
     }
 
@@ -674,21 +741,9 @@ fn random_key(seed: u64, purpose: Purpose, epoch: usize, step: usize) -> [u8; 32
     key
 }
 
-fn summarise(granularity: &Prototypes, objective: f64) -> GranularitySummary {
-    let clusters = granularity.prototypes.size()[0];
-    let assigned = granularity.assignment.masked_select(&granularity.assignment.ge(0));
-    let sizes = assigned.bincount(None::<&Tensor>, clusters);
-    let concentration = &granularity.concentration;
-    GranularitySummary {
-        clusters,
-        objective,
-        empty: sizes.eq(0).sum(Kind::Int64).int64_value(&[]),
-        largest: sizes.max().int64_value(&[]),
-        concentration: [
-            concentration.min().double_value(&[]),
-            concentration.max().double_value(&[]),
-        ],
-    }
+/// The file of an E-step's prototypes.
+fn expectation_name(epoch: usize) -> String {
+    format!("epoch-{epoch:04}")
 }
 
 fn named_prototypes(granularities: &[Prototypes]) -> NamedTensors {
@@ -715,18 +770,4 @@ fn restore_prototypes(tensors: &NamedTensors, device: Device) -> Vec<Prototypes>
             })
         })
         .collect()
-}
-
-/// The encoder of `weights`, on `device`.
-///
-/// # Errors
-/// When the tensors do not fit the shapes that the weights claim.
-pub fn load_encoder(
-    weights: &Weights,
-    precision: Precision,
-    device: Device,
-) -> Result<Encoder, EncoderError> {
-    let mut encoder = Encoder::new(&weights.encoder, precision, device, 0);
-    encoder.parameters_mut().load(&weights.tensors)?;
-    Ok(encoder)
 }

@@ -26,11 +26,6 @@ pub enum RunError {
         "{0} holds no run to continue: expected a config.toml in it; start one without --resume"
     )]
     NotARun(PathBuf),
-    /// A run without a checkpoint, or weights that are none.
-    #[error(
-        "{0} holds no weights: expected a run folder with checkpoints/last, or a checkpoint folder"
-    )]
-    NoCheckpoint(PathBuf),
     /// A file cannot be written.
     #[error("cannot write {path}: {source}; choose a writable --out with free space")]
     Write {
@@ -100,16 +95,6 @@ pub struct Position {
     pub encoder: EncoderConfig,
     /// What its views look like: size and normalisation of the images it wants.
     pub views: ViewConfig,
-}
-
-/// An encoder as it lies on disk.
-pub struct Weights {
-    /// Its shapes.
-    pub encoder: EncoderConfig,
-    /// Size and normalisation of the images it wants.
-    pub views: ViewConfig,
-    /// Parameters and buffers under torchvision's names.
-    pub tensors: NamedTensors,
 }
 
 /// A checkpoint as it is read back.
@@ -268,10 +253,10 @@ impl RunFolder {
         point_at(&checkpoints.join("last"), &name).map_err(failed)?;
         sync_folder(&checkpoints).map_err(failed)?;
         if keep > 0 {
-            let mut names = checkpoint_names(&checkpoints);
-            names.retain(|other| *other != name);
+            let mut names = numbered_names(&checkpoints);
+            names.retain(|(_, other)| *other != name);
             names.truncate(names.len().saturating_sub(keep - 1));
-            for old in names {
+            for (_, old) in names {
                 remove_folder(&checkpoints.join(old)).map_err(failed)?;
             }
         }
@@ -309,20 +294,10 @@ impl RunFolder {
     }
 }
 
-/// The weights in `path`: a run folder, of which the last checkpoint
-/// counts, or a checkpoint folder.
-///
-/// # Errors
-/// When neither is there, or it cannot be read.
-pub fn read_weights(path: &Path) -> Result<Weights, RunError> {
-    for folder in [path.join("checkpoints/last"), path.to_owned()] {
-        if folder.join("state.json").exists() {
-            let Position { encoder, views, .. } = read_position(&folder)?;
-            let tensors = read_tensors(&folder.join("encoder.safetensors"))?;
-            return Ok(Weights { encoder, views, tensors });
-        }
-    }
-    Err(RunError::NoCheckpoint(path.to_owned()))
+/// What [`crate::data::Dataset::fingerprint`] said of the images that the run in `run` learns
+/// from, as its last checkpoint tells; none before there is one.
+pub fn data_fingerprint(run: &Path) -> Option<String> {
+    read_position(&run.join("checkpoints/last")).ok().map(|position| position.data_fingerprint)
 }
 
 fn checkpoint_name(epoch: usize, step: usize) -> String {
@@ -332,18 +307,37 @@ fn checkpoint_name(epoch: usize, step: usize) -> String {
     }
 }
 
-/// Names of the checkpoints in a folder, oldest first.
-fn checkpoint_names(folder: &Path) -> Vec<String> {
+/// The epoch and step that a name of a run's files tells, as `epoch-0020`,
+/// `epoch-0020-step-000300` or `epoch-0020.safetensors`. Names are told apart by these numbers and
+/// not as text, in which epoch 10000 comes before epoch 9999.
+fn position_in_name(name: &str) -> Option<(usize, usize)> {
+    let name = name.strip_suffix(".safetensors").unwrap_or(name);
+    let (epoch, step) = name.strip_prefix("epoch-")?.split_once("-step-").unzip();
+    let epoch = epoch.or_else(|| name.strip_prefix("epoch-"))?;
+    Some((epoch.parse().ok()?, step.map_or(Ok(0), str::parse).ok()?))
+}
+
+/// Names in a folder that tell an epoch, oldest first.
+fn numbered_names(folder: &Path) -> Vec<((usize, usize), String)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
+    let mut names: Vec<_> = entries
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name.starts_with("epoch-"))
+        .filter_map(|name| Some((position_in_name(&name)?, name)))
         .collect();
     names.sort();
     names
 }
 
-fn read_position(folder: &Path) -> Result<Position, RunError> {
+/// The files of the expectation steps of the run in `run`, `prototypes/epoch-NNNN.safetensors`,
+/// each with its epoch, oldest first; none when there are none yet.
+pub fn prototype_files(run: &Path) -> Vec<(usize, PathBuf)> {
+    let folder = run.join("prototypes");
+    let names = numbered_names(&folder).into_iter();
+    let names = names.filter(|(_, name)| name.ends_with(".safetensors"));
+    names.map(|((epoch, _), name)| (epoch, folder.join(name))).collect()
+}
+
+pub(crate) fn read_position(folder: &Path) -> Result<Position, RunError> {
     let file = folder.join("state.json");
     let text = fs::read(&file).map_err(read_error(&file))?;
     serde_json::from_slice(&text).map_err(read_error(&file))
@@ -363,11 +357,15 @@ fn open_events(run: &Path) -> Result<File, RunError> {
     options.create(true).truncate(false).write(true).open(&file).map_err(write_error(&file))
 }
 
-fn read_tensors(file: &Path) -> Result<NamedTensors, RunError> {
+pub(crate) fn read_tensors(file: &Path) -> Result<NamedTensors, RunError> {
     Tensor::read_safetensors(file).map_err(read_error(file))
 }
 
-fn write_tensors(file: &Path, tensors: &NamedTensors) -> Result<(), RunError> {
+/// Writes a safetensors file, whole or not at all.
+///
+/// # Errors
+/// When it cannot be written; what was there before stays.
+pub fn write_tensors(file: &Path, tensors: &NamedTensors) -> Result<(), RunError> {
     let tensors: NamedTensors = tensors
         .iter()
         .map(|(name, tensor)| (name.clone(), tensor.to_device(Device::Cpu).contiguous()))
@@ -375,16 +373,26 @@ fn write_tensors(file: &Path, tensors: &NamedTensors) -> Result<(), RunError> {
     replace(file, |scratch| Tensor::write_safetensors(&tensors, scratch).map_err(io::Error::other))
 }
 
-fn write_file(file: &Path, contents: &[u8]) -> Result<(), RunError> {
+/// Writes a file, whole or not at all.
+///
+/// # Errors
+/// When it cannot be written; what was there before stays.
+pub fn write_file(file: &Path, contents: &[u8]) -> Result<(), RunError> {
     replace(file, |scratch| fs::write(scratch, contents))
 }
 
 /// Has `write` fill a file beside `file`, forces it to disk and renames it into place.
-fn replace(file: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), RunError> {
+pub(crate) fn replace(
+    file: &Path,
+    write: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<(), RunError> {
     let failed = |source| RunError::Write { path: file.to_owned(), source };
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let folder = file.parent().unwrap_or(Path::new("."));
-    let scratch = folder.join(format!(".{name}"));
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    // A bare name lies in the current folder.
+    let folder = folder.unwrap_or(Path::new("."));
+    // Of this process, so that two that write the same file never share a half-written one.
+    let scratch = folder.join(format!(".{name}.{}", std::process::id()));
     write(&scratch).map_err(failed)?;
     File::open(&scratch).and_then(|file| file.sync_all()).map_err(failed)?;
     fs::rename(&scratch, file).map_err(failed)?;
@@ -431,4 +439,28 @@ pub fn read_events(run: &Path) -> Result<Vec<serde_json::Value>, RunError> {
     let mut text = String::new();
     File::open(&file).and_then(|mut f| f.read_to_string(&mut text)).map_err(read_error(&file))?;
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_ordered_by_number() {
+        let run = tempfile::tempdir().unwrap();
+        let folder = run.path().join("prototypes");
+        fs::create_dir(&folder).unwrap();
+        for epoch in [10_000, 9_999, 2, 100_000] {
+            fs::write(folder.join(format!("{}.safetensors", checkpoint_name(epoch, 0))), "")
+                .unwrap();
+        }
+        for other in ["embeddings.safetensors", ".epoch-0003.safetensors", "epoch-x.safetensors"] {
+            fs::write(folder.join(other), "").unwrap();
+        }
+        let epochs: Vec<usize> =
+            prototype_files(run.path()).into_iter().map(|(epoch, _)| epoch).collect();
+        assert_eq!(epochs, [2, 9_999, 10_000, 100_000]);
+        assert_eq!(position_in_name(&checkpoint_name(10_000, 7)), Some((10_000, 7)));
+        assert_eq!(position_in_name("last"), None);
+    }
 }

@@ -6,9 +6,16 @@
 
 mod concentration;
 mod kmeans;
+mod nearest;
+mod points;
+mod quality;
+mod starts;
 
 pub use concentration::concentration;
-pub use kmeans::{Clustering, KMeans, assign};
+pub use kmeans::{Clustering, Iteration, KMeans, Metric, Start};
+pub use nearest::squared_distance;
+pub use points::Points;
+pub use quality::{Quality, medoids, silhouette};
 
 use tch::{Kind, Tensor};
 
@@ -32,9 +39,17 @@ pub enum PrototypeError {
     NoClusters,
     /// An embedding is not a number.
     #[error(
-        "the embedding of image {row} is not finite: training has diverged, resume with a lower learning rate"
+        "the embedding of image {row} is not finite: if it comes from training, that has diverged, resume with a lower learning rate"
     )]
     NotFinite {
+        /// Its row.
+        row: i64,
+    },
+    /// An embedding without a direction, where directions are compared.
+    #[error(
+        "the embedding of image {row} is zero and has no direction: leave it out, or use the L2 metric"
+    )]
+    Zero {
         /// Its row.
         row: i64,
     },
@@ -59,30 +74,22 @@ pub struct ConcentrationOptions {
     pub smoothing: f64,
 }
 
-/// Clusters `embeddings` (float32 [rows, dim], one row for each image of `images`) into
-/// `clusters` prototypes, for a data set of `count` images.
-///
-/// `seed` decides the random starts. The published code seeds each granularity by its position.
-///
-/// Also returns the sum of squared distances of all rows to their centroids.
-///
-/// # Errors
-/// When there are more clusters than rows, no clusters, or a row that is not finite.
-pub fn cluster(
-    embeddings: &Tensor,
-    images: &[i64],
-    count: i64,
-    clusters: i64,
-    options: ConcentrationOptions,
-    seed: u64,
-) -> Result<(Prototypes, f64), PrototypeError> {
-    let clustering = KMeans::default().fit(embeddings, clusters, seed)?;
-    let concentration =
-        concentration(&clustering.distances, &clustering.assignment, clusters, options);
-    let device = embeddings.device();
-    let rows = Tensor::from_slice(images).to_device(device);
-    let assignment = Tensor::full([count], -1, (Kind::Int64, device));
-    let assignment = assignment.index_copy(0, &rows, &clustering.assignment);
-    let prototypes = normalise_rows(&clustering.centroids);
-    Ok((Prototypes { assignment, prototypes, concentration }, clustering.objective))
+impl Prototypes {
+    /// The prototypes of `clustering`, whose rows are the embeddings of `images`, for a data set of
+    /// `count` images.
+    pub fn new(
+        clustering: &Clustering,
+        images: &[i64],
+        count: usize,
+        options: ConcentrationOptions,
+    ) -> Prototypes {
+        let _guard = tch::no_grad_guard();
+        let Clustering { centroids, assignment, distances, .. } = clustering;
+        let concentration = concentration(distances, assignment, centroids.size()[0], options);
+        let device = centroids.device();
+        let rows = Tensor::from_slice(images).to_device(device);
+        let everywhere = Tensor::full([count as i64], -1, (Kind::Int64, device));
+        let assignment = everywhere.index_copy(0, &rows, assignment);
+        Prototypes { assignment, prototypes: normalise_rows(centroids), concentration }
+    }
 }

@@ -2,9 +2,7 @@
 
 use ab_glyph::{Font, FontRef, ScaleFont, point};
 use image::RgbImage;
-use tiny_skia::{
-    Color, LineCap, LineJoin, Paint, PathBuilder, Pixmap, Stroke, StrokeDash, Transform,
-};
+use tiny_skia::{Color, LineCap, LineJoin, Paint, PathBuilder, Pixmap, Stroke, Transform};
 
 use super::ReportError;
 
@@ -30,7 +28,6 @@ pub(super) struct Pen {
     pub(super) colour: Colour,
     /// Pixels.
     pub(super) width: f32,
-    pub(super) dashed: bool,
 }
 
 /// A white picture to draw on. Places and sizes are in pixels, from the top left corner.
@@ -143,13 +140,8 @@ impl Canvas {
         }
         let stroke = Stroke {
             width: pen.width,
-            line_cap: if pen.dashed { LineCap::Butt } else { LineCap::Round },
+            line_cap: LineCap::Round,
             line_join: LineJoin::Round,
-            dash: if pen.dashed {
-                StrokeDash::new(vec![3.0 * pen.width, 2.0 * pen.width], 0.0)
-            } else {
-                None
-            },
             ..Stroke::default()
         };
         if let Some(path) = path.finish() {

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-/// Why a picture could not be made.
+/// Why a report could not be made or shown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
@@ -12,7 +12,7 @@ pub enum ReportError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A picture could not be written.
+    /// A file could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
         /// The file asked for.
@@ -70,27 +70,53 @@ pub enum ReportError {
         /// Images that the prototypes were made of.
         images: usize,
     },
-    /// The log of events has no training step or epoch yet.
+    /// Another number of images than the run's prototypes were made of.
     #[error(
-        "{} has no finished training step yet; wait for the run's first steps, or check that this \
-         is the events.jsonl of a run",
-        path.display()
+        "{data} has {found} images but the run was made of {expected}: name the run's own images with --data"
     )]
-    NoSteps {
-        /// The log.
-        path: PathBuf,
+    OtherData {
+        /// The data argument.
+        data: String,
+        /// Its images.
+        found: usize,
+        /// The run's.
+        expected: usize,
     },
-    /// No step has a finite loss, so there is nothing to draw.
+    /// As many images, but others.
     #[error(
-        "{}: none of the {steps} logged losses is a number; the run diverged from its first step, \
-         try a lower learning rate",
-        path.display()
+        "{data} is not what the run was made of (names or labels differ): name the run's own images with --data"
     )]
-    NoFiniteLoss {
-        /// The log.
-        path: PathBuf,
-        /// How many were logged.
-        steps: usize,
+    OtherNames {
+        /// The data argument.
+        data: String,
+    },
+    /// The run's settings.
+    #[error(transparent)]
+    Run(#[from] crate::pretrain::RunError),
+    /// The run's settings.
+    #[error(transparent)]
+    Config(#[from] crate::pretrain::ConfigError),
+    /// The images that were asked for.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
+    /// A thumbnail or the page's data cannot be encoded.
+    #[error("cannot encode the page: {0}")]
+    Encode(String),
+    /// No address to serve at.
+    #[error("cannot listen at {address}: {source}; choose another --port, or 0 for any free one")]
+    Listen {
+        /// The address asked for.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The server stopped.
+    #[error("the server at {address} stopped: {source}; start it again")]
+    Serve {
+        /// Where it was.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
     },
     /// A picture of this size cannot be made.
     #[error(

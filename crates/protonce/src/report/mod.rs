@@ -1,22 +1,36 @@
-//! What people look at when a run has ended.
+//! What people look at, while a run goes on and when it has ended.
 //!
-//! In go the files a run leaves behind: the prototypes of an expectation step and the log of
-//! events. Out come two pictures. [`prototype_grid`] shows what was discovered: the largest
-//! prototypes, each with the images nearest to it. [`loss_curve`] shows how training went. Both
-//! return pixels; [`save_png`] puts them into a file, and a crash leaves either the old file or
-//! the new one.
+//! In go the files a run leaves behind: its log of events and the prototypes of its expectation
+//! steps. Out come a page, [`write_report`], that shows what was discovered and how training went;
+//! the same page live while training goes on, [`serve`]; and event files for TensorBoard,
+//! [`TensorBoard`]. [`prototype_grid`] is one picture of the largest prototypes.
 //!
-//! Nothing here needs libtorch, a display or an installed font, so a report can be made wherever
-//! the run folder was copied.
+//! Nothing here needs a display, an installed font or a network, and nothing grows without bound
+//! with the run: logs are summed up, images sampled, and the page says so.
 
 mod canvas;
+mod cluster_choice;
+mod command;
+mod discovery;
 mod error;
-mod events;
-mod loss_curve;
+mod expectation;
+mod history;
+mod live;
+mod map;
+mod neighbour_grid;
+mod page;
 mod prototype_grid;
 mod save;
+mod tensorboard;
+mod tensors;
+mod thumbnails;
 
+pub use cluster_choice::{Choice, cluster_choice};
+pub use discovery::ReportWork;
 pub use error::ReportError;
-pub use loss_curve::loss_curve;
+pub use live::{ServeOptions, serve};
+pub use neighbour_grid::{Neighbours, Shown, neighbour_grid};
+pub use page::{ReportOptions, ReportSummary, write_report};
 pub use prototype_grid::{Labels, PrototypeGrid, prototype_grid};
 pub use save::save_png;
+pub use tensorboard::TensorBoard;

@@ -9,21 +9,32 @@ use super::ReportError;
 
 /// Writes a picture as PNG, whole or not at all.
 ///
-/// The bytes go to a file beside `path`, reach the disk, and only then take the name; a crash
-/// or a full disk leaves an earlier picture as it was.
-///
 /// # Errors
 ///
 /// [`ReportError::Write`] when the folder is missing or not writable, or the disk is full.
 pub fn save_png(path: &Path, picture: &RgbImage) -> Result<(), ReportError> {
-    let failed = |source| ReportError::Write { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     PngEncoder::new(&mut bytes)
         .write_image(picture, picture.width(), picture.height(), ExtendedColorType::Rgb8)
-        .map_err(|error| failed(io::Error::other(error)))?;
+        .map_err(|error| ReportError::Write {
+            path: path.to_owned(),
+            source: io::Error::other(error),
+        })?;
+    save(path, &bytes)
+}
 
+/// Writes a file, whole or not at all.
+///
+/// The bytes go to a file beside `path`, reach the disk, and only then take the name; a crash
+/// or a full disk leaves an earlier file as it was.
+///
+/// # Errors
+///
+/// [`ReportError::Write`] when the folder is missing or not writable, or the disk is full.
+pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
+    let failed = |source| ReportError::Write { path: path.to_owned(), source };
     let beside = beside(path).map_err(failed)?;
-    let written = write_and_rename(&beside, path, &bytes);
+    let written = write_and_rename(&beside, path, bytes);
     if written.is_err() {
         // The first error is the one worth telling; a stray file is not.
         let _ = fs::remove_file(&beside);
@@ -61,13 +72,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_saved_picture_reads_back_and_leaves_nothing_beside_it() {
+    fn a_saved_file_reads_back_and_leaves_nothing_beside_it() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("grid.png");
-        let picture = RgbImage::from_fn(5, 3, |x, y| image::Rgb([x as u8, y as u8, 7]));
-        save_png(&path, &RgbImage::new(1, 1)).unwrap();
-        save_png(&path, &picture).unwrap();
-        assert_eq!(image::open(&path).unwrap().to_rgb8(), picture);
+        let path = folder.path().join("report.html");
+        save(&path, b"old").unwrap();
+        save(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
@@ -75,10 +85,10 @@ mod tests {
     fn a_failed_save_keeps_the_old_file() {
         let folder = tempfile::tempdir().unwrap();
         // A folder that is not empty cannot be replaced by a file.
-        let path = folder.path().join("grid.png");
+        let path = folder.path().join("report.html");
         fs::create_dir(&path).unwrap();
         fs::write(path.join("kept"), "old").unwrap();
-        let error = save_png(&path, &RgbImage::new(1, 1)).unwrap_err();
+        let error = save(&path, b"new").unwrap_err();
         assert!(matches!(error, ReportError::Write { .. }));
         assert_eq!(fs::read(path.join("kept")).unwrap(), b"old");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -123,6 +123,20 @@ impl ViewConfig {
         }
     }
 
+    /// The views on which classifiers are trained: a crop of at least 8 % of the area and a flip, of
+    /// the size and normalisation of these views (the published code's `eval_cls_imagenet.py`).
+    pub fn supervised(&self) -> ViewConfig {
+        ViewConfig {
+            crop_scale: [0.08, 1.0],
+            crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
+            jitter_probability: 0.0,
+            grey_probability: 0.0,
+            blur_probability: 0.0,
+            flip_probability: 0.5,
+            ..self.clone()
+        }
+    }
+
     /// Checks every setting.
     ///
     /// # Errors

@@ -95,8 +95,8 @@ pub struct Loader {
 /// Which views are made.
 #[derive(Clone, Copy, Debug)]
 enum Mode {
-    /// Two random views an image.
-    Training { seed: u64, epoch: u64 },
+    /// So many random views an image.
+    Training { seed: u64, epoch: u64, views: usize },
     /// The centre crop.
     Evaluation,
 }
@@ -105,9 +105,9 @@ impl Mode {
     /// Sides in pixels of the views of an image, full ones first.
     fn sizes(self, config: &ViewConfig) -> Vec<usize> {
         match self {
-            Mode::Training { .. } => {
-                let local = std::iter::repeat_n(config.local_size, config.local_views);
-                [config.image_size; 2].into_iter().chain(local).collect()
+            Mode::Training { views, .. } => {
+                let full = std::iter::repeat_n(config.image_size, views);
+                full.chain(std::iter::repeat_n(config.local_size, config.local_views)).collect()
             }
             Mode::Evaluation => vec![config.image_size],
         }
@@ -128,7 +128,23 @@ impl Loader {
         epoch: u64,
         threads: usize,
     ) -> Result<Loader, LoaderError> {
-        Loader::start(dataset, config, plan, Mode::Training { seed, epoch }, threads)
+        Loader::start(dataset, config, plan, Mode::Training { seed, epoch, views: 2 }, threads)
+    }
+
+    /// One random view an image and no small ones, otherwise as [`Loader::training`].
+    ///
+    /// # Errors
+    /// When a setting is out of range, an index is not in the data set or no thread can be started.
+    pub fn single(
+        dataset: Arc<Dataset>,
+        config: ViewConfig,
+        plan: Vec<Vec<usize>>,
+        seed: u64,
+        epoch: u64,
+        threads: usize,
+    ) -> Result<Loader, LoaderError> {
+        let config = ViewConfig { local_views: 0, ..config };
+        Loader::start(dataset, config, plan, Mode::Training { seed, epoch, views: 1 }, threads)
     }
 
     /// Centre crops of the batches of image indices in `plan`. `threads` 0 means one a core.
@@ -531,7 +547,7 @@ impl Maker {
         let (parameters, local_config) = (&mut self.parameters, &self.local_config);
         let decoded = self.decoder.decode_part(&self.bytes, &mut self.image, |width, height| {
             parameters.clear();
-            let Mode::Training { seed, epoch } = shared.mode else {
+            let Mode::Training { seed, epoch, .. } = shared.mode else {
                 return CropBox { left: 0, top: 0, width, height };
             };
             parameters.extend((0..slots.len()).map(|view| {
@@ -580,7 +596,7 @@ mod tests {
     fn threads_run_ahead_no_further_than_memory_allows() {
         let plan = |batch: usize| vec![vec![0; batch]; 10];
         let ahead = |size, batch, threads| {
-            let mode = Mode::Training { seed: 0, epoch: 0 };
+            let mode = Mode::Training { seed: 0, epoch: 0, views: 2 };
             batches_ahead(&ViewConfig::v2(size), &plan(batch), mode, threads)
         };
         assert_eq!(ahead(32, 256, 2), 4);

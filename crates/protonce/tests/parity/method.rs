@@ -3,8 +3,11 @@
 use protonce::contrast::{Duplicates, info_nce, proto_nce};
 use protonce::encoder::normalise_rows;
 use protonce::pretrain::Config;
-use protonce::prototypes::{ConcentrationOptions, KMeans, Prototypes, concentration};
-use protonce::transfer::{Knn, knn_accuracy};
+use protonce::prototypes::{
+    ConcentrationOptions, KMeans, Metric, Points, Prototypes, concentration,
+};
+use protonce::transfer::{Knn, Rows, Svm, average_precision, knn_accuracy};
+use protonce::world::World;
 use tch::{Kind, Tensor};
 
 use crate::fixtures::{Tensors, load};
@@ -93,13 +96,39 @@ fn weighted_knn_is_the_reference() {
 }
 
 #[test]
+fn support_vector_machines_are_the_published_ones() {
+    let fixture = Tensors::load("svm.safetensors");
+    let rows = |name: &str| Rows::as_they_are(&fixture.get(name));
+    let (train, test) = (rows("train.features"), rows("test.features"));
+    let positive = |name: &str, class: i64| -> Vec<bool> {
+        Vec::try_from(fixture.get(name).select(1, class).gt(0)).unwrap()
+    };
+    let classes = fixture.get("train.labels").size()[1];
+    let planes: Vec<Vec<bool>> = (0..classes).map(|c| positive("train.labels", c)).collect();
+    let mut precisions = Vec::new();
+    for (class, plane) in Svm::default().fit_classes(&train, &planes).iter().enumerate() {
+        let decisions = plane.decisions(&test);
+        let expected = fixture.get("decision").select(1, class as i64).to_kind(Kind::Double);
+        close("decision", &Tensor::from_slice(&decisions), &expected, 1e-3);
+        let found = average_precision(&decisions, &positive("test.labels", class as i64)).unwrap();
+        let expected = fixture.get("average_precision").double_value(&[class as i64]);
+        assert!((found - expected).abs() <= 1e-4, "class {class}: {found}, {expected}");
+        precisions.push(found);
+    }
+    let mean = precisions.iter().sum::<f64>() / classes as f64;
+    assert!((mean - fixture.get("mean_ap").double_value(&[0])).abs() <= 1e-4, "{mean}");
+}
+
+#[test]
 fn clustering_is_as_good_as_faiss() {
     let fixture = Tensors::load("kmeans.safetensors");
-    let embeddings = fixture.get("embeddings");
+    let points = Points::from_tensor(&fixture.get("embeddings"), Metric::Euclidean).unwrap();
     for clusters in [100, 400] {
         let name = format!("objective.{clusters}");
         let reference = fixture.get(&name).double_value(&[0]);
-        let found = KMeans::default().fit(&embeddings, clusters, 0).unwrap().objective;
+        let (world, options) = (World::alone(), KMeans::default());
+        let clustering = options.fit(&points, clusters, 0, None, &world, &mut |_, _| ()).unwrap();
+        let found = clustering.objective;
         println!("k {clusters}: objective {found:.1}, faiss {reference:.1}");
         assert!(found <= 1.02 * reference, "k {clusters}: {found} against {reference}");
     }

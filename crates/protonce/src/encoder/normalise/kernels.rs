@@ -13,53 +13,8 @@
 
 use std::iter::zip;
 
-use tch::Kind;
-
+use crate::encoder::memory::Element;
 use crate::widest::widest;
-
-/// A number as activations hold it; arithmetic is in float32.
-pub(super) trait Element: Copy + Default + Send + Sync + 'static {
-    /// libtorch's name for it.
-    const KIND: Kind;
-    /// Exactly this number.
-    fn widen(self) -> f32;
-    /// The nearest number, ties to even.
-    fn narrow(value: f32) -> Self;
-}
-
-impl Element for f32 {
-    const KIND: Kind = Kind::Float;
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        self
-    }
-    #[inline(always)]
-    fn narrow(value: f32) -> f32 {
-        value
-    }
-}
-
-/// The upper half of a float32.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[repr(transparent)]
-pub(super) struct BFloat16(pub(super) u16);
-
-impl Element for BFloat16 {
-    const KIND: Kind = Kind::BFloat16;
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        f32::from_bits(u32::from(self.0) << 16)
-    }
-    #[inline(always)]
-    fn narrow(value: f32) -> BFloat16 {
-        let bits = value.to_bits();
-        // Just under half of the last place, and the whole half where that place is odd.
-        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
-        // The carry could turn a NaN into an infinity or a zero.
-        let bits = if value.is_nan() { 0x7fc0_0000 } else { rounded };
-        BFloat16((bits >> 16) as u16)
-    }
-}
 
 /// Rows that share one load and store of their sums.
 const TOGETHER: usize = 4;

@@ -21,7 +21,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::autograd::{differentiable, gradients_wanted, parallel_for};
 use super::layers::Mode;
-use kernels::{BFloat16, Element, Line};
+use super::memory::{BFloat16, Element, elements, elements_mut};
+use kernels::Line;
 
 /// What follows a normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +54,8 @@ const EPSILON: f64 = 1e-5;
 /// activation(normalise(x) + residual): [batch, channels, height, width], the shape and precision of
 /// `x`, which `residual` has too. Statistics and arithmetic are in float32 at least.
 ///
-/// In training mode on a CPU, where no gradient is wanted, the result takes over the memory of `x`,
-/// which therefore must be in no other use.
+/// On a CPU, where no gradient is wanted, the result takes over the memory of `x`, which therefore
+/// must be in no other use.
 ///
 /// # Panics
 /// Like the operations of `tch`, when shapes do not fit.
@@ -65,10 +66,17 @@ pub fn normalise(
     activation: Activation,
     mode: Mode,
 ) -> Tensor {
-    let ours = mode == Mode::Train && x.device() == Device::Cpu && x.dim() == 4 && x.numel() > 0;
+    let mut inputs = vec![&x, norm.weight, norm.bias];
+    inputs.extend(residual);
+    let keep = if gradients_wanted(&inputs) { Keep::Both } else { Keep::Output };
+    // A gradient through fixed statistics, which only unusual training wants, is libtorch's.
+    let ours = x.device() == Device::Cpu
+        && x.dim() == 4
+        && x.numel() > 0
+        && (mode == Mode::Train || keep == Keep::Output);
     match x.kind() {
-        Kind::Float if ours => fused::<f32>(x, norm, residual, activation),
-        Kind::BFloat16 if ours => fused::<BFloat16>(x, norm, residual, activation),
+        Kind::Float if ours => fused::<f32>(x, norm, residual, activation, mode, keep),
+        Kind::BFloat16 if ours => fused::<BFloat16>(x, norm, residual, activation, mode, keep),
         _ => by_libtorch(&x, norm, residual, activation, mode),
     }
 }
@@ -100,23 +108,24 @@ fn by_libtorch(
     }
 }
 
-/// [`normalise`] in training mode for elements of type `T`.
+/// [`normalise`] for elements of type `T`; differentiable in training mode.
 fn fused<T: Element>(
     x: Tensor,
     norm: &BatchNorm<'_>,
     residual: Option<&Tensor>,
     activation: Activation,
+    mode: Mode,
+    keep: Keep,
 ) -> Tensor {
-    let mut inputs = vec![&x, norm.weight, norm.bias];
-    inputs.extend(residual);
-    if !gradients_wanted(&inputs) {
-        let (y, _) = forward::<T>(channels_last::<T>(&x), norm, residual, activation, Keep::Output);
+    let (y, backward) = tch::no_grad(|| {
+        let rows = channels_last::<T>(&x.detach());
+        forward::<T>(rows, norm, residual, activation, mode, keep)
+    });
+    if keep == Keep::Output {
         return y;
     }
-    let (y, backward) = tch::no_grad(|| {
-        let x = channels_last::<T>(&x.detach());
-        forward::<T>(x, norm, residual, activation, Keep::Both)
-    });
+    let mut inputs = vec![&x, norm.weight, norm.bias];
+    inputs.extend(residual);
     differentiable(y, &inputs, move |gradient| backward.run::<T>(gradient))
 }
 
@@ -136,13 +145,20 @@ fn forward<T: Element>(
     norm: &BatchNorm<'_>,
     residual: Option<&Tensor>,
     activation: Activation,
+    mode: Mode,
     keep: Keep,
 ) -> (Tensor, Backward) {
     let cut = Cut::new(&rows);
     let weight = per_channel(norm.weight, &cut);
     let bias = per_channel(norm.bias, &cut);
-    let statistics = Statistics::of::<T>(elements(&rows), &cut);
-    statistics.move_running(norm, &cut);
+    let statistics = match mode {
+        Mode::Train => {
+            let statistics = Statistics::of::<T>(elements(&rows), &cut);
+            statistics.move_running(norm, &cut);
+            statistics
+        }
+        Mode::Evaluate => Statistics::running(norm, &cut),
+    };
 
     let residual = residual.map(|residual| {
         assert_eq!(
@@ -320,7 +336,7 @@ fn add_gradient_sums<T: Element>(
     }
 }
 
-/// The batch's statistics of each channel.
+/// The statistics of each channel that normalise it.
 struct Statistics(Vec<Channel>);
 
 #[derive(Clone, Copy)]
@@ -335,8 +351,28 @@ struct Channel {
     inverse_deviation: f64,
 }
 
+impl Channel {
+    fn new(mean: f64, variance: f64) -> Channel {
+        let centre = mean as f32;
+        Channel {
+            centre,
+            beyond: mean - f64::from(centre),
+            variance,
+            inverse_deviation: 1.0 / (variance + EPSILON).sqrt(),
+        }
+    }
+}
+
 impl Statistics {
-    /// Means and variances in one pass.
+    /// The running ones.
+    fn running(norm: &BatchNorm<'_>, cut: &Cut) -> Statistics {
+        let mean = per_channel(norm.running_mean, cut);
+        let variance = per_channel(norm.running_var, cut);
+        let channel = |(mean, variance)| Channel::new(f64::from(mean), f64::from(variance));
+        Statistics(zip(mean, variance).map(channel).collect())
+    }
+
+    /// Means and variances of a batch in one pass.
     ///
     /// Squares are summed of differences from the mean of a block's first four rows. Of n rows, that
     /// is no further than √(n / 4) deviations from the mean of all, so rounding costs n / 4 units in
@@ -366,15 +402,7 @@ impl Statistics {
         let n = cut.rows as f64;
         let channel = |((sum, square), origin): ((f64, f64), f64)| {
             let offset = sum / n;
-            let mean = origin + offset;
-            let variance = (square / n - offset * offset).max(0.0);
-            let centre = mean as f32;
-            Channel {
-                centre,
-                beyond: mean - f64::from(centre),
-                variance,
-                inverse_deviation: 1.0 / (variance + EPSILON).sqrt(),
-            }
+            Channel::new(origin + offset, (square / n - offset * offset).max(0.0))
         };
         Statistics(zip(zip(sums, squares), origin).map(channel).collect())
     }
@@ -512,41 +540,11 @@ fn channels_last<T: Element>(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).to_kind(T::KIND).contiguous()
 }
 
-/// A float32 parameter's values.
+/// The values of a float32 parameter or statistic.
 fn per_channel(parameter: &Tensor, cut: &Cut) -> Vec<f32> {
     let parameter = parameter.detach().contiguous();
     assert_eq!(parameter.numel(), cut.channels, "one parameter a channel");
     elements::<f32>(&parameter).to_vec()
-}
-
-/// The elements of a dense tensor on the CPU, in the order of memory.
-fn elements<T: Element>(tensor: &Tensor) -> &[T] {
-    assert_dense::<T>(tensor);
-    // SAFETY: dense, on the CPU and of `T`'s kind, so `numel` initialised elements lie there
-    // (or zeroed or stale ones, which are numbers too); libtorch aligns to 64 bytes and views to
-    // whole elements. The tensor keeps the memory alive while it is borrowed, and whoever writes to
-    // it in this module has it borrowed mutably.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<T>(), tensor.numel()) }
-}
-
-/// The elements of a dense tensor on the CPU, to be written.
-fn elements_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
-    assert_dense::<T>(tensor);
-    // SAFETY: as in `elements`. Nobody else reads the memory meanwhile: the tensor was made here, or
-    // `normalise` asked its caller for sole use, or it is a running statistic, of which no slice
-    // is held anywhere.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<T>(), tensor.numel()) }
-}
-
-fn assert_dense<T: Element>(tensor: &Tensor) {
-    assert!(
-        tensor.device() == Device::Cpu
-            && tensor.kind() == T::KIND
-            && tensor.is_contiguous()
-            && tensor.numel() > 0,
-        "not dense {:?} on the CPU: {tensor:?}",
-        T::KIND
-    );
 }
 
 #[cfg(test)]

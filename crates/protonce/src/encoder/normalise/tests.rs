@@ -350,6 +350,41 @@ fn without_gradients_the_result_takes_the_memory_of_the_input() {
 }
 
 #[test]
+fn in_evaluation_the_running_statistics_normalise_and_stay() {
+    let mut random = Random::seed_from_u64(13);
+    for kind in [Kind::Float, Kind::BFloat16] {
+        for (residual, activation) in variants() {
+            let case = Case::new(&mut random, [3, 70, 5, 6], kind, residual, activation);
+            let statistics = [&case.bias * 3.0, case.weight.square() + 0.1];
+            let (mean, variance) = (statistics[0].copy(), statistics[1].copy());
+            let norm = BatchNorm {
+                weight: &case.weight,
+                bias: &case.bias,
+                running_mean: &mean,
+                running_var: &variance,
+            };
+            let residual = case.residual.as_ref();
+            let theirs = by_libtorch(&case.x, &norm, residual, activation, Mode::Evaluate);
+            let ours = normalise(case.x.copy(), &norm, residual, activation, Mode::Evaluate);
+            assert_eq!([&mean, &variance], statistics.each_ref());
+
+            let [weight, bias, mean, variance] =
+                [&case.weight, &case.bias, &mean, &variance].map(|x| x.to_kind(Kind::Double));
+            let norm = BatchNorm {
+                weight: &weight,
+                bias: &bias,
+                running_mean: &mean,
+                running_var: &variance,
+            };
+            let x = case.x.to_kind(Kind::Double);
+            let residual = residual.map(|residual| residual.to_kind(Kind::Double));
+            let exact = by_libtorch(&x, &norm, residual.as_ref(), activation, Mode::Evaluate);
+            assert!(spread(&ours, &exact) <= 1.5 * spread(&theirs, &exact) + 1e-6);
+        }
+    }
+}
+
+#[test]
 fn not_a_number_stays_one() {
     let mut random = Random::seed_from_u64(10);
     for kind in [Kind::Float, Kind::BFloat16] {

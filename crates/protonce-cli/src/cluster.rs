@@ -1,0 +1,297 @@
+//! `protonce cluster`.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use protonce::device::device;
+use protonce::embeddings::{read, read_labels};
+use protonce::pretrain::{Clusters, NamedTensors, write_file, write_tensors};
+use protonce::prototypes::{
+    Clustering, ConcentrationOptions, Iteration, KMeans, Metric, Points, Prototypes, Quality,
+    Start, medoids, silhouette,
+};
+use protonce::report::{Choice, cluster_choice, save_png};
+use protonce::transfer::{Agreement, agreement};
+use protonce::world::World;
+use serde::Serialize;
+use tch::{Device, Tensor};
+
+use crate::pretrain::clusters;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Embeddings, `FILE[#NAME]`: an .npy array, a tensor of a .safetensors file or a .parquet column;
+    /// float32 arrays are mapped, not read, and may be larger than memory.
+    #[arg(long, value_name = "FILE")]
+    embeddings: String,
+    /// Clusters of each granularity, or `auto`: n/50, n/25, n/12.5.
+    #[arg(long, value_name = "K,K,…", value_parser = clusters, default_value = "auto")]
+    clusters: Clusters,
+    /// Try 2, 4, 8, … clusters, up to a quarter of the embeddings and 4096, and draw objective and
+    /// silhouette against their number into `suggest.png`.
+    #[arg(long, conflicts_with = "clusters")]
+    suggest: bool,
+    /// Folder for `clusters.safetensors` (of each granularity M: assignment.M, centroids.M,
+    /// concentration.M, medoids.M) and `clusters.json`.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Labels, one an embedding, that are only compared with: .npy, .safetensors, or text with one a
+    /// line.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<String>,
+    /// `l2`, or `spherical` to compare directions alone.
+    #[arg(long, value_enum, default_value_t = MetricChoice::L2)]
+    metric: MetricChoice,
+    /// First centroids: `random` rows; `parallel` (k-means||) and `plus-plus` spread them, which pays
+    /// where clusters are few and apart.
+    #[arg(long, value_enum, default_value_t = StartChoice::Random)]
+    start: StartChoice,
+    /// Starts, of which the best is kept.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    redo: usize,
+    /// Iterations of each start; fewer if nothing changes any more.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    iterations: usize,
+    /// Embeddings a cluster that training uses at most; the rest is only assigned.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    max_points: usize,
+    /// Mean of the concentrations.
+    #[arg(long, value_name = "T", default_value_t = 0.2)]
+    temperature: f64,
+    /// Smoothing α of the concentrations: keeps small clusters from looking too sure.
+    #[arg(long, value_name = "A", default_value_t = 10.0)]
+    smoothing: f64,
+    /// What the random starts follow from.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Threads; 0: one a core.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: i32,
+    /// `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
+    /// Print one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+    /// No progress, only warnings and errors.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum MetricChoice {
+    L2,
+    Spherical,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StartChoice {
+    Random,
+    PlusPlus,
+    Parallel,
+}
+
+/// What `clusters.json` and `--json` hold.
+#[derive(Serialize)]
+struct Summary {
+    embeddings: String,
+    rows: usize,
+    dim: usize,
+    granularities: Vec<Granularity>,
+}
+
+#[derive(Serialize)]
+struct Granularity {
+    #[serde(flatten)]
+    quality: Quality,
+    /// Sum of squared distances.
+    total: f64,
+    silhouette: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<Agreement>,
+    iterations: Vec<Iteration>,
+    seconds: f64,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.threads > 0 {
+        tch::set_num_threads(arguments.threads);
+    }
+    let device = device(&arguments.device)?;
+    let embeddings = read(&arguments.embeddings)?;
+    let (values, dim) = (embeddings.values(), embeddings.dim());
+    let labels = match &arguments.labels {
+        None => None,
+        Some(file) => {
+            let labels = read_labels(file)?;
+            let (found, expected) = (labels.len(), values.len() / dim);
+            if found != expected {
+                bail!("{file} has {found} labels: expected {expected}, one an embedding");
+            }
+            Some(labels)
+        }
+    };
+    let metric = match arguments.metric {
+        MetricChoice::L2 => Metric::Euclidean,
+        MetricChoice::Spherical => Metric::Spherical,
+    };
+    let points = match device {
+        Device::Cpu => Points::from_values(Cow::Borrowed(values), dim, metric)?,
+        _ => {
+            let rows = Tensor::from_slice(values).view([-1, dim as i64]).to_device(device);
+            Points::from_tensor(&rows, metric)?
+        }
+    };
+    let options = KMeans {
+        iterations: arguments.iterations,
+        starts: arguments.redo,
+        max_points_per_centroid: arguments.max_points,
+        start: match arguments.start {
+            StartChoice::Random => Start::Random,
+            StartChoice::PlusPlus => Start::PlusPlus,
+            StartChoice::Parallel => Start::Parallel,
+        },
+        metric,
+    };
+    let mut tensors = NamedTensors::new();
+    let mut granularities = Vec::new();
+    let counts = match arguments.suggest {
+        true => ladder(points.count() as i64),
+        false => arguments.clusters.counts(points.count()),
+    };
+    for (m, clusters) in counts.into_iter().enumerate() {
+        let clusters = usize::try_from(clusters).unwrap_or(0);
+        let start = Instant::now();
+        let bar = progress(arguments, clusters);
+        let seed = arguments.seed + m as u64;
+        let clustering =
+            options.fit(&points, clusters, seed, None, &World::alone(), &mut |done, total| {
+                bar.set_length(total as u64);
+                bar.set_position(done as u64);
+            })?;
+        bar.finish_and_clear();
+        let seconds = start.elapsed().as_secs_f64();
+        let granularity =
+            describe(arguments, &points, clustering, labels.as_deref(), seconds, &mut tensors)?;
+        if !arguments.quiet {
+            eprintln!("{}", sentence(&granularity));
+        }
+        if let Some(warning) = &granularity.quality.warning {
+            eprintln!("warning: {warning}");
+        }
+        granularities.push(granularity);
+    }
+    let embeddings = arguments.embeddings.clone();
+    let summary = Summary { embeddings, rows: points.count(), dim, granularities };
+    save(&arguments.out, &summary, &tensors)?;
+    if arguments.suggest {
+        suggest(arguments, &summary)?;
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string(&summary)?);
+    }
+    Ok(())
+}
+
+/// Numbers of clusters to choose from.
+fn ladder(rows: i64) -> Vec<i64> {
+    let most = (rows / 4).min(4096);
+    let ladder: Vec<i64> =
+        std::iter::successors(Some(2), |k| Some(2 * k)).take_while(|&k| k <= most).collect();
+    if ladder.is_empty() { vec![1] } else { ladder }
+}
+
+/// Draws the choice, and names the number of clusters that stand apart best.
+fn suggest(arguments: &Arguments, summary: &Summary) -> anyhow::Result<()> {
+    let choices: Vec<Choice> = summary
+        .granularities
+        .iter()
+        .map(|granularity| Choice {
+            clusters: granularity.quality.clusters,
+            objective: granularity.quality.objective,
+            silhouette: granularity.silhouette,
+        })
+        .collect();
+    let picture = arguments.out.join("suggest.png");
+    save_png(&picture, &cluster_choice(&choices)?)?;
+    let best = choices.iter().max_by(|a, b| a.silhouette.total_cmp(&b.silhouette));
+    if let (Some(best), false) = (best, arguments.quiet) {
+        let (clusters, picture) = (best.clusters, picture.display());
+        eprintln!("{clusters} clusters stand apart best (highest silhouette); see {picture}");
+    }
+    Ok(())
+}
+
+/// Names the tensors of a granularity, and puts it in numbers.
+fn describe(
+    arguments: &Arguments,
+    points: &Points,
+    clustering: Clustering,
+    labels: Option<&[i64]>,
+    seconds: f64,
+    tensors: &mut NamedTensors,
+) -> anyhow::Result<Granularity> {
+    let options =
+        ConcentrationOptions { temperature: arguments.temperature, smoothing: arguments.smoothing };
+    let all: Vec<i64> = (0..points.count() as i64).collect();
+    let Prototypes { assignment, concentration, .. } =
+        Prototypes::new(&clustering, &all, all.len(), options);
+    let quality = Quality::new(&clustering, &concentration, None);
+    let labels = match labels {
+        None => None,
+        Some(labels) => {
+            let found = Vec::<i64>::try_from(&assignment.to_device(Device::Cpu))?;
+            Some(agreement(labels, &found))
+        }
+    };
+    let granularity = Granularity {
+        quality,
+        total: clustering.objective,
+        silhouette: silhouette(points, &clustering)?,
+        labels,
+        iterations: clustering.history.clone(),
+        seconds,
+    };
+    let m = tensors.len() / 4;
+    tensors.push((format!("assignment.{m}"), assignment));
+    tensors.push((format!("medoids.{m}"), medoids(&clustering)));
+    tensors.push((format!("centroids.{m}"), clustering.centroids));
+    tensors.push((format!("concentration.{m}"), concentration));
+    Ok(granularity)
+}
+
+fn progress(arguments: &Arguments, clusters: usize) -> ProgressBar {
+    let bar = if arguments.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
+    let template =
+        format!("{clusters} clusters {{bar:30}} {{pos}}/{{len}} iterations, {{eta}} left");
+    if let Ok(style) = ProgressStyle::with_template(&template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn sentence(granularity: &Granularity) -> String {
+    let Granularity { quality, silhouette, labels, seconds, .. } = granularity;
+    let Quality { clusters, objective, empty, singletons, largest, .. } = quality;
+    let labels = match labels {
+        None => String::new(),
+        Some(Agreement { ami, nmi, ari, purity, hungarian_accuracy }) => format!(
+            "; with the labels: AMI {ami:.4}, NMI {nmi:.4}, ARI {ari:.4}, purity {purity:.4}, Hungarian accuracy {hungarian_accuracy:.4}"
+        ),
+    };
+    format!(
+        "{clusters} clusters in {seconds:.1} s: mean squared distance {objective:.5}, silhouette {silhouette:.3}, largest {largest}, {singletons} of one, {empty} empty{labels}"
+    )
+}
+
+fn save(out: &Path, summary: &Summary, tensors: &NamedTensors) -> anyhow::Result<()> {
+    std::fs::create_dir_all(out)
+        .with_context(|| format!("cannot make the folder {}", out.display()))?;
+    write_tensors(&out.join("clusters.safetensors"), tensors)?;
+    write_file(&out.join("clusters.json"), &serde_json::to_vec_pretty(summary)?)?;
+    Ok(())
+}

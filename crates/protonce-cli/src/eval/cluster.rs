@@ -1,0 +1,57 @@
+//! `protonce eval cluster`.
+
+use clap::Args;
+use protonce::encoder::{Output, normalise_rows};
+use protonce::prototypes::{KMeans, Metric, Points};
+use protonce::transfer::{Agreement, agreement};
+use protonce::world::World;
+use serde_json::json;
+
+use super::subject::while_turning;
+use super::{Images, Outcome, Prepared, Row, Subject};
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    subject: Subject,
+    #[command(flatten)]
+    images: Images,
+    /// How many clusters; 0: as many as there are classes, which accuracy by matching clusters to
+    /// classes asks for. More clusters raise purity and NMI by themselves, AMI and ARI not.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    clusters: i64,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let prepared = arguments.subject.prepare(&arguments.images)?;
+    let outcome = measure(&prepared, arguments.clusters, arguments.subject.seed)?;
+    outcome.show(&prepared);
+    Ok(())
+}
+
+/// Clusters the test images; the training images are not looked at.
+pub fn measure(prepared: &Prepared, clusters: i64, seed: u64) -> anyhow::Result<Outcome> {
+    let features = prepared.labelled(Output::Features)?;
+    let clusters = if clusters == 0 { features.classes } else { clusters };
+    let points = Points::from_tensor(&normalise_rows(&features.test), Metric::Euclidean)?;
+    let world = World::alone();
+    let clustering = while_turning("k-means", || {
+        let count = usize::try_from(clusters).unwrap_or(0);
+        KMeans::default().fit(&points, count, seed, None, &world, &mut |_, _| ())
+    })??;
+    let labels = Vec::<i64>::try_from(&features.test_labels)?;
+    let found = Vec::<i64>::try_from(&clustering.assignment)?;
+    let found = agreement(&labels, &found);
+    let Agreement { ami, nmi, ari, purity, hungarian_accuracy } = found;
+    let rows = [
+        ("AMI (of 1)", ami),
+        ("NMI (of 1)", nmi),
+        ("ARI (of 1)", ari),
+        ("purity (of 1)", purity),
+        ("Hungarian accuracy (of 1)", hungarian_accuracy),
+    ];
+    let rows = rows.map(|(name, value)| Row::new(format!("{clusters} clusters, {name}"), value));
+    let mut json = json!(found);
+    json["clusters"] = json!(clusters);
+    Ok(Outcome { name: "cluster", rows: rows.into(), json })
+}

@@ -1,0 +1,133 @@
+//! `protonce eval knn`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use clap::Args;
+use image::RgbImage;
+use protonce::data::Dataset;
+use protonce::encoder::Output;
+use protonce::report::{Neighbours, Shown, neighbour_grid, save_png};
+use protonce::transfer::{Knn, knn_accuracy, neighbours, recall};
+use protonce::views::decode;
+use serde_json::json;
+
+use super::subject::{OutputChoice, while_turning};
+use super::{Images, Outcome, Prepared, Row, Subject};
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    subject: Subject,
+    #[command(flatten)]
+    images: Images,
+    /// Numbers of neighbours, each an evaluation of its own.
+    #[arg(long, value_name = "K,K", value_delimiter = ',', num_args = 1, default_value = "20,200")]
+    k: Vec<i64>,
+    /// A neighbour of cosine similarity s votes with weight exp(s / temperature).
+    #[arg(long, value_name = "T", default_value_t = 0.07)]
+    temperature: f64,
+    /// Backbone features transfer best; embeddings are what training compared.
+    #[arg(long, value_enum, default_value_t = OutputChoice::Features)]
+    output: OutputChoice,
+    /// Retrieve instead of classify: how often one of the first 1, 2, 4, 8 training images found is of
+    /// the query's class.
+    #[arg(long)]
+    retrieval: bool,
+    /// Draw some test images with the training images nearest to them.
+    #[arg(long, value_name = "FILE.png")]
+    picture: Option<PathBuf>,
+    /// Test images in the picture, spread evenly over all.
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "picture")]
+    queries: usize,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(k) = arguments.k.iter().find(|&&k| k < 1) {
+        bail!("\"k\" is {k}: expected 1 or more neighbours");
+    }
+    if arguments.temperature <= 0.0 {
+        bail!("\"temperature\" is {}: expected more than 0", arguments.temperature);
+    }
+    let prepared = arguments.subject.prepare(&arguments.images)?;
+    let options = Knn { neighbours: arguments.k.clone(), temperature: arguments.temperature };
+    let output = arguments.output.output();
+    let outcome = match arguments.retrieval {
+        true => retrieve(&prepared, output)?,
+        false => measure(&prepared, &options, output)?,
+    };
+    if let Some(file) = &arguments.picture {
+        draw(&prepared, output, arguments.queries, file)?;
+    }
+    outcome.show(&prepared);
+    Ok(())
+}
+
+pub fn measure(prepared: &Prepared, options: &Knn, output: Output) -> anyhow::Result<Outcome> {
+    let features = prepared.labelled(output)?;
+    let bank = (&features.train, &features.train_labels);
+    let queries = (&features.test, &features.test_labels);
+    let accuracies = while_turning("nearest neighbours", || {
+        knn_accuracy(options, bank, queries, features.classes)
+    })?;
+    let rows = accuracies.iter().map(|found| Row::new(format!("kNN k {}", found.k), found.top1));
+    Ok(Outcome { name: "knn", rows: rows.collect(), json: json!(accuracies) })
+}
+
+fn retrieve(prepared: &Prepared, output: Output) -> anyhow::Result<Outcome> {
+    let features = prepared.labelled(output)?;
+    let recalls = recall(
+        &[1, 2, 4, 8],
+        (&features.train, &features.train_labels),
+        (&features.test, &features.test_labels),
+    );
+    let rows = recalls.iter().map(|found| Row::new(format!("recall at {}", found.k), found.recall));
+    Ok(Outcome { name: "retrieval", rows: rows.collect(), json: json!(recalls) })
+}
+
+fn draw(prepared: &Prepared, output: Output, queries: usize, file: &Path) -> anyhow::Result<()> {
+    const FOUND: i64 = 10;
+    let (train_labels, test_labels) = prepared.split.single_labels()?;
+    let features = prepared.features(output)?;
+    let available = features.test_images.len();
+    let queries = queries.clamp(1, available);
+    let name_of = |class: i64| prepared.split.classes[class as usize].clone();
+    let mut rows = Vec::new();
+    for query in (0..queries).map(|number| number * available / queries) {
+        let row = features.test.narrow(0, query as i64, 1);
+        let (similarities, found) = neighbours(&features.train, &row, FOUND);
+        let image = features.test_images[query] as usize;
+        let class = test_labels[image];
+        let mut nearest = Vec::new();
+        for place in 0..found.size()[1] {
+            let neighbour = found.int64_value(&[0, place]) as usize;
+            let neighbour = features.train_images[neighbour] as usize;
+            let similarity = similarities.double_value(&[0, place]);
+            nearest.push(Shown {
+                image: pixels(&prepared.split.train, neighbour).ok(),
+                caption: [name_of(train_labels[neighbour]), format!("{similarity:.3}")],
+                wrong: train_labels[neighbour] != class,
+            });
+        }
+        let query = Shown {
+            image: pixels(&prepared.split.test, image).ok(),
+            caption: [name_of(class), "query".to_owned()],
+            wrong: false,
+        };
+        rows.push(Neighbours { query, nearest });
+    }
+    let title = "Test images and the training images nearest to them; framed: of another class";
+    save_png(file, &neighbour_grid(title, &rows, FOUND as u32, 72)?)?;
+    eprintln!("{queries} test images with their neighbours: {}", file.display());
+    Ok(())
+}
+
+fn pixels(dataset: &Dataset, index: usize) -> anyhow::Result<RgbImage> {
+    let mut bytes = Vec::new();
+    dataset.read(index, &mut bytes)?;
+    let image = decode(&bytes)?;
+    match RgbImage::from_raw(image.width as u32, image.height as u32, image.pixels) {
+        Some(image) => Ok(image),
+        None => bail!("{} has fewer pixels than it says", dataset.name(index)),
+    }
+}

@@ -1,0 +1,148 @@
+//! `protonce eval linear`.
+
+use clap::{Args, ValueEnum};
+use protonce::encoder::{Output, normalise_rows};
+use protonce::transfer::{Logistic, Probe, Step, TopAccuracy, top_accuracy};
+use serde_json::{Value, json};
+
+use super::subject::{progress_bar, skipped, warn_of_guessing, while_turning};
+use super::{Images, Outcome, Prepared, Row, Subject};
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    subject: Subject,
+    #[command(flatten)]
+    images: Images,
+    /// `exact`: logistic regression on the features of centre crops, solved to the minimum, in
+    /// seconds. `sgd`: the published protocol, gradient descent on the features of random crops; every
+    /// epoch computes new ones.
+    #[arg(long, value_enum, default_value_t = Protocol::Exact)]
+    protocol: Protocol,
+    #[command(flatten)]
+    exact: Exact,
+    /// `sgd`: passes over the training images.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    epochs: usize,
+    /// `sgd`: learning rate of the first epoch.
+    #[arg(long, value_name = "LR", default_value_t = 5.0)]
+    lr: f64,
+    /// `sgd`: the epochs at which the learning rate falls to a tenth.
+    #[arg(long, value_name = "E,E", value_delimiter = ',', num_args = 1, default_value = "60,80")]
+    milestones: Vec<usize>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Protocol {
+    Exact,
+    Sgd,
+}
+
+/// The options of the exact protocol.
+#[derive(Args)]
+pub struct Exact {
+    /// `exact`: C, the weight of the cross-entropy against ½‖W‖², as in scikit-learn's
+    /// LogisticRegression. Of several, a tenth of each class's training images decides; the test
+    /// images never do.
+    #[arg(
+        long,
+        value_name = "C,C",
+        value_delimiter = ',',
+        num_args = 1,
+        default_value = "0.0001,0.001,0.01,0.1,1,10"
+    )]
+    c: Vec<f64>,
+    /// `exact`: divide each feature vector by its length first. Then C 10 to 100 is a good start.
+    #[arg(long)]
+    normalise: bool,
+}
+
+impl Default for Exact {
+    fn default() -> Exact {
+        Exact { c: vec![1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0], normalise: false }
+    }
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let prepared = arguments.subject.prepare(&arguments.images)?;
+    let outcome = match arguments.protocol {
+        Protocol::Exact => measure(&prepared, &arguments.exact)?,
+        Protocol::Sgd => {
+            let options = Probe {
+                epochs: arguments.epochs.max(1),
+                lr: arguments.lr,
+                milestones: arguments.milestones.clone(),
+                batch_size: arguments.subject.batch_size,
+                seed: arguments.subject.seed,
+                ..Probe::default()
+            };
+            descend(&prepared, &options)?
+        }
+    };
+    outcome.show(&prepared);
+    Ok(())
+}
+
+/// The exact protocol.
+pub fn measure(prepared: &Prepared, exact: &Exact) -> anyhow::Result<Outcome> {
+    let mut features = prepared.labelled(Output::Features)?;
+    if exact.normalise {
+        features.train = normalise_rows(&features.train);
+        features.test = normalise_rows(&features.test);
+    }
+    let (train, labels, classes) = (&features.train, &features.train_labels, features.classes);
+    let options = Logistic::default();
+    let (c, held_out) =
+        while_turning("choosing C", || options.choose(train, labels, classes, &exact.c))??;
+    let fits = while_turning("logistic regression", || options.sweep(train, labels, classes, &[c]));
+    let Some(fit) = fits?.pop() else {
+        anyhow::bail!("no strength of regularisation was given: expected --c");
+    };
+    if !fit.converged {
+        eprintln!("warning: not converged after {} passes over the features", fit.passes);
+    }
+    let accuracy = top_accuracy(&fit.classifier.scores(&features.test), &features.test_labels);
+    for (c, top1) in &held_out {
+        eprintln!("C {c:>8}: {top1:.2} % of the held-out training images right");
+    }
+    let held_out: Vec<Value> =
+        held_out.iter().map(|(c, top1)| json!({ "c": c, "top1": top1 })).collect();
+    Ok(outcome(
+        accuracy,
+        json!({
+            "protocol": "exact", "c": c, "normalise": exact.normalise, "passes": fit.passes,
+            "converged": fit.converged, "objective": fit.objective, "held_out": held_out,
+        }),
+    ))
+}
+
+/// The published protocol.
+fn descend(prepared: &Prepared, options: &Probe) -> anyhow::Result<Outcome> {
+    let (train_labels, _) = prepared.split.single_labels()?;
+    let train = &prepared.split.train;
+    let bar = progress_bar("linear classifier", train.len(), "images")?;
+    let classes = prepared.split.classes.len();
+    let mut epochs = Vec::new();
+    let classifier =
+        options.fit(&prepared.encoder, (train, train_labels), classes, &mut |step| match step {
+            Step::Images(done) => bar.set_position(done as u64),
+            Step::Skipped(bad) => bar.suspend(|| skipped(&bad)),
+            Step::Epoch(epoch, loss) => {
+                epochs.push(loss);
+                bar.suspend(|| eprintln!("epoch {epoch}/{}: loss {loss:.4}", options.epochs));
+            }
+        })?;
+    bar.finish_and_clear();
+    warn_of_guessing(epochs.last().copied(), classes, "--lr");
+    let features = prepared.labelled(Output::Features)?;
+    let accuracy = top_accuracy(&classifier.scores(&features.test), &features.test_labels);
+    Ok(outcome(accuracy, json!({ "protocol": "sgd", "epochs": options.epochs, "losses": epochs })))
+}
+
+fn outcome(accuracy: TopAccuracy, mut json: Value) -> Outcome {
+    let TopAccuracy { top1, top5 } = accuracy;
+    json["top1"] = json!(top1);
+    json["top5"] = json!(top5);
+    let rows = vec![Row::new("linear top-1", top1), Row::new("linear top-5", top5)];
+    Outcome { name: "linear", rows, json }
+}

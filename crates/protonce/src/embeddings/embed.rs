@@ -1,0 +1,106 @@
+//! Images in, a file of embeddings out; what a killed run has done is not done again.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tch::{Device, Kind, Tensor};
+
+use super::write::{EmbeddingsError, Format, Partial, Source, Summary};
+use crate::data::Dataset;
+use crate::encoder::{Encoder, Output, extract_batches, image_tensor};
+use crate::views::{Loader, Renderer, ViewConfig, decode};
+use crate::weights::{Weights, checksum};
+
+/// How to embed.
+#[derive(Debug, Clone)]
+pub struct Embed {
+    /// What is computed of each image.
+    pub output: Output,
+    /// Images a forward pass.
+    pub batch_size: usize,
+    /// Threads that decode; 0 for one a core.
+    pub loader_threads: usize,
+}
+
+/// Computes a row for every image of `dataset` that can be read and writes `out`, in the format that
+/// its name ends in, and `OUT.json` with where the rows come from. `encoder` is that of `weights`.
+///
+/// Where `out` was made by the same weights from the same images, nothing is computed. Where a
+/// killed run has left a part of it, that part is kept: the file is the same, byte for byte, as that of
+/// an undisturbed run. `progress` is told how many images are done.
+///
+/// # Errors
+/// When the images cannot be loaded, or a file cannot be written.
+pub fn embed(
+    weights: &Weights,
+    encoder: &Encoder,
+    dataset: &Dataset,
+    options: &Embed,
+    out: &Path,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Summary, EmbeddingsError> {
+    let format = Format::of(out)?;
+    let source = Source {
+        weights: checksum(&weights.tensors),
+        views: weights.views.clone(),
+        data: dataset.fingerprint(),
+        images: dataset.len(),
+        output: match options.output {
+            Output::Features => "features".to_owned(),
+            Output::Embeddings => "embeddings".to_owned(),
+        },
+        width: match options.output {
+            Output::Features => weights.encoder.arch.width() as usize,
+            Output::Embeddings => weights.encoder.dim as usize,
+        },
+        precision: format!("{:?}", encoder.precision()).to_lowercase(),
+        batch_size: options.batch_size.max(1),
+    };
+    if let Some(summary) = Summary::of(out, &source) {
+        progress(dataset.len());
+        return Ok(summary);
+    }
+    let mut partial = Partial::open(out, &source)?;
+    let rest: Vec<usize> = (partial.images()..dataset.len()).collect();
+    let batches = rest.chunks(source.batch_size).map(<[usize]>::to_vec).collect();
+    let views = weights.views.clone();
+    let loader =
+        Loader::evaluation(Arc::new(dataset.clone()), views, batches, options.loader_threads);
+    progress(partial.images());
+    extract_batches(encoder, &mut loader?, options.output, |batch, rows| {
+        let rows = rows.map(|rows| numbers(&rows)).unwrap_or_default();
+        let images = batch.indices.len() + batch.unreadable.len();
+        partial.append(images, &rows, &batch.unreadable)?;
+        progress(partial.images());
+        Ok::<(), EmbeddingsError>(())
+    })?;
+    partial.finish(dataset, format)
+}
+
+/// The row of one image, from its encoded bytes.
+///
+/// # Errors
+/// When it cannot be decoded.
+pub fn embed_image(
+    views: &ViewConfig,
+    encoder: &Encoder,
+    output: Output,
+    bytes: &[u8],
+) -> Result<Vec<f32>, crate::views::DecodeError> {
+    let image = decode(bytes)?;
+    let mut renderer = Renderer::new(views);
+    renderer.evaluation(&image);
+    let mut pixels = vec![0.0; views.image_size * views.image_size * 3];
+    renderer.normalise_into(&mut pixels);
+    let _guard = tch::no_grad_guard();
+    let device = encoder.parameters().theta().device();
+    let view = image_tensor(&pixels, views.image_size, device);
+    Ok(numbers(&output.of(encoder, &view)))
+}
+
+fn numbers(rows: &Tensor) -> Vec<f32> {
+    let rows = rows.to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+    let mut numbers = vec![0.0; rows.numel()];
+    rows.copy_data(&mut numbers, rows.numel());
+    numbers
+}

@@ -1,0 +1,173 @@
+//! Whole networks learn as they do with libtorch's own operations and gradients.
+
+use std::collections::HashMap;
+
+use protonce::encoder::{
+    Architecture, Descent, EncoderConfig, Head, Mode, MomentumPair, Precision, Stem,
+};
+use tch::{Device, Kind, Tensor};
+
+const STEPS: usize = 25;
+const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+/// The same network out of libtorch's operations alone, its parameters by torchvision's names.
+struct Reference {
+    tensors: HashMap<String, Tensor>,
+    velocities: HashMap<String, Tensor>,
+    blocks: [usize; 4],
+    convolutions: usize,
+    stem: Stem,
+}
+
+impl Reference {
+    fn convolve(&self, name: &str, x: &Tensor, stride: i64) -> Tensor {
+        let weight = &self.tensors[&format!("{name}.weight")];
+        x.conv2d(weight, None::<&Tensor>, stride, weight.size()[2] / 2, 1, 1)
+    }
+
+    fn normalise(&self, name: &str, x: &Tensor) -> Tensor {
+        let get = |part| self.tensors.get(&format!("{name}.{part}"));
+        let (mean, variance) = (get("running_mean"), get("running_var"));
+        x.batch_norm(get("weight"), get("bias"), mean, variance, true, 0.1, 1e-5, false)
+    }
+
+    fn linear(&self, name: &str, x: &Tensor) -> Tensor {
+        let get = |part| &self.tensors[&format!("{name}.{part}")];
+        x.linear(get("weight"), Some(get("bias")))
+    }
+
+    fn block(&self, name: &str, x: &Tensor, stride: i64) -> Tensor {
+        let carried = match self.tensors.contains_key(&format!("{name}.downsample.0.weight")) {
+            true => self.normalise(
+                &format!("{name}.downsample.1"),
+                &self.convolve(&format!("{name}.downsample.0"), x, stride),
+            ),
+            false => x.shallow_clone(),
+        };
+        let mut y = x.shallow_clone();
+        for number in 1..=self.convolutions {
+            // The first 3×3 convolution is the one with a stride.
+            let strided = number == self.convolutions - 1;
+            y = self.convolve(
+                &format!("{name}.conv{number}"),
+                &y,
+                if strided { stride } else { 1 },
+            );
+            y = self.normalise(&format!("{name}.bn{number}"), &y);
+            if number < self.convolutions {
+                y = y.relu();
+            }
+        }
+        (y + carried).relu()
+    }
+
+    fn embed(&self, images: &Tensor) -> Tensor {
+        let small = self.stem == Stem::Small;
+        let x = self.convolve("conv1", images, if small { 1 } else { 2 });
+        let mut x = self.normalise("bn1", &x).relu();
+        if !small {
+            x = x.max_pool2d(3, 2, 1, 1, false);
+        }
+        for (stage, &depth) in self.blocks.iter().enumerate() {
+            for number in 0..depth {
+                let stride = if stage > 0 && number == 0 { 2 } else { 1 };
+                x = self.block(&format!("layer{}.{number}", stage + 1), &x, stride);
+            }
+        }
+        let features = x.mean_dim([2, 3].as_slice(), false, x.kind());
+        let y = self.linear("fc.2", &self.linear("fc.0", &features).relu());
+        &y / y.norm_scalaropt_dim(2, [1].as_slice(), true)
+    }
+
+    fn learn(&mut self, loss: &Tensor, descent: Descent) {
+        let names: Vec<String> = self.velocities.keys().cloned().collect();
+        let parameters: Vec<&Tensor> = names.iter().map(|name| &self.tensors[name]).collect();
+        let gradients = Tensor::run_backward(&[loss], &parameters, false, false);
+        let _guard = tch::no_grad_guard();
+        for (name, gradient) in names.iter().zip(gradients) {
+            let (Some(parameter), Some(velocity)) =
+                (self.tensors.get_mut(name), self.velocities.get_mut(name))
+            else {
+                unreachable!("{name} is in both");
+            };
+            *velocity *= descent.momentum;
+            *velocity += gradient + &*parameter * descent.weight_decay;
+            *parameter -= &*velocity * descent.learning_rate;
+        }
+    }
+}
+
+/// How well embeddings tell which image they are of.
+fn loss(embeddings: &Tensor) -> Tensor {
+    let labels = Tensor::arange(embeddings.size()[0], (Kind::Int64, Device::Cpu));
+    (embeddings * 10.0).cross_entropy_for_logits(&labels)
+}
+
+/// Trains ours, libtorch's, and libtorch's again on images that differ in the last places of float32,
+/// side by side. How far the latter two drift apart is what rounding does to this network, whoever
+/// computes it; ours may be off by 1e-4 and a few times that.
+fn assert_learns_as_libtorch(
+    arch: Architecture,
+    stem: Stem,
+    blocks: [usize; 4],
+    convolutions: usize,
+    [count, side]: [i64; 2],
+    learning_rate: f64,
+) {
+    let descent = Descent { learning_rate, momentum: 0.9, weight_decay: 5e-4 };
+    tch::manual_seed(1);
+    let images = Tensor::randn([count, side, side, 3], FLOAT).permute([0, 3, 1, 2]);
+    let nudged = &images * (1.0 + 1e-6);
+    let config = EncoderConfig { arch, stem, head: Head::Mlp, dim: 128 };
+    let mut ours = MomentumPair::new(&config, Precision::Float32, Device::Cpu, 5).encoder;
+    let [mut theirs, mut control] = [0, 1].map(|_| {
+        let named = ours.parameters().named_tensors();
+        let mut tensors: HashMap<_, _> =
+            named.into_iter().map(|(name, tensor)| (name, tensor.copy())).collect();
+        let mut velocities = HashMap::new();
+        for (name, tensor) in &mut tensors {
+            if !name.contains("running") {
+                velocities.insert(name.clone(), tensor.zeros_like());
+                *tensor = tensor.set_requires_grad(true);
+            }
+        }
+        Reference { tensors, velocities, blocks, convolutions, stem }
+    });
+    let velocity = ours.parameters().theta().zeros_like();
+    let mut losses = Vec::new();
+    let mut drift: f64 = 0.0;
+    for step in 0..STEPS {
+        let found = loss(&ours.embed(&images, Mode::Train));
+        let gradient = ours.parameters().gradient(&found);
+        ours.parameters_mut().descend(.., &velocity, &gradient, descent);
+        let expected = loss(&theirs.embed(&images));
+        theirs.learn(&expected, descent);
+        let other = loss(&control.embed(&nudged));
+        control.learn(&other, descent);
+
+        let [found, expected, other] = [found, expected, other].map(|loss| loss.double_value(&[]));
+        drift = drift.max((other - expected).abs() / expected);
+        let off = (found - expected).abs() / expected;
+        println!("{arch}, step {step}: {found:.6}, off by {off:.1e}, drift {drift:.1e}");
+        assert!(off <= 1e-4 + 10.0 * drift, "step {step}: off by {off:e}, drift {drift:e}");
+        losses.push(found);
+    }
+    assert!(losses[STEPS - 1] < 0.95 * losses[0], "it does not learn: {losses:?}");
+}
+
+#[test]
+fn resnet18_learns_as_with_libtorch() {
+    assert_learns_as_libtorch(Architecture::ResNet18, Stem::Small, [2, 2, 2, 2], 2, [8, 32], 1e-4);
+}
+
+#[test]
+fn resnet50_learns_as_with_libtorch() {
+    assert_learns_as_libtorch(
+        Architecture::ResNet50,
+        Stem::ImageNet,
+        [3, 4, 6, 3],
+        3,
+        [16, 64],
+        1e-6,
+    );
+}
