@@ -1,11 +1,14 @@
 //! Batches of views, made on several threads, in the order of a plan.
 //!
-//! Threads take one image at a time, not one batch, so that the first batch is ready as soon as the
-//! cores together can make it. A batch's memory is laid out before its first image is begun, and
+//! Threads take a few images at a time, not one batch, so that the first batch is ready as soon as the
+//! cores together can make it: one where views are large, more where they are so quickly made that
+//! threads would meet at the lock. A batch's memory is laid out before its first image is begun, and
 //! every image is written straight to its place. How far threads run ahead is bounded; a consumer
 //! that pauses makes them pause.
 
+use std::any::Any;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -83,7 +86,7 @@ pub enum LoaderError {
 ///
 /// The same batches come out bit for bit whatever the number of threads. An image that cannot be
 /// read is left out of its batch and reported there. After an error the iterator ends. Dropping it
-/// stops the threads as soon as each has finished its image.
+/// stops the threads as soon as each has finished the few images it is at.
 #[derive(Debug)]
 pub struct Loader {
     shared: Arc<Shared>,
@@ -177,7 +180,8 @@ impl Loader {
             threads => threads,
         };
         let ahead = batches_ahead(&config, &plan, mode, threads);
-        Loader::spawn(Arc::new(Shared::new(dataset, config, plan, mode, ahead)), threads)
+        let at_once = images_at_once(&config, &plan, mode, threads);
+        Loader::spawn(Arc::new(Shared::new(dataset, config, plan, mode, ahead, at_once)), threads)
     }
 
     fn spawn(shared: Arc<Shared>, threads: usize) -> Result<Loader, LoaderError> {
@@ -281,6 +285,15 @@ fn batches_ahead(config: &ViewConfig, plan: &[Vec<usize>], mode: Mode, threads: 
     fitting.min(occupying.max(USUAL)).max(2)
 }
 
+/// Images that a thread takes at a time: as many as make a good number of pixels, but no more than
+/// leave every thread some of each batch.
+fn images_at_once(config: &ViewConfig, plan: &[Vec<usize>], mode: Mode, threads: usize) -> usize {
+    const PIXELS: usize = 16_384;
+    let largest = plan.iter().map(Vec::len).max().unwrap_or(0);
+    let pixels = mode.sizes(config).iter().map(|size| size * size).sum::<usize>();
+    (PIXELS / pixels.max(1)).min(largest / (4 * threads.max(1))).max(1)
+}
+
 /// What the consumer and the threads share.
 #[derive(Debug)]
 struct Shared {
@@ -292,6 +305,8 @@ struct Shared {
     sizes: Vec<usize>,
     /// Batches that may be open at once.
     ahead: usize,
+    /// Images that a thread takes at a time.
+    at_once: usize,
     state: Mutex<State>,
     /// Signalled when a batch was taken, or when threads should stop.
     room: Condvar,
@@ -324,16 +339,17 @@ struct Assembly {
     unreadable: Vec<(usize, Unreadable)>,
 }
 
-/// One image to make views of.
+/// Neighbouring images of a batch to make views of.
 struct Task {
     batch: usize,
-    position: usize,
-    index: usize,
+    positions: Range<usize>,
 }
 
-/// The place of one view in its batch.
+/// The place of one view of a task's images in their batch.
 struct Slot {
     start: *mut f32,
+    images: usize,
+    /// Numbers an image.
     length: usize,
 }
 
@@ -344,6 +360,7 @@ impl Shared {
         plan: Vec<Vec<usize>>,
         mode: Mode,
         ahead: usize,
+        at_once: usize,
     ) -> Shared {
         let sizes = mode.sizes(&config);
         let state = State { spare: vec![Vec::new(); sizes.len()], ..State::default() };
@@ -354,6 +371,7 @@ impl Shared {
             mode,
             sizes,
             ahead,
+            at_once,
             state: Mutex::new(state),
             room: Condvar::new(),
             ready: Condvar::new(),
@@ -365,36 +383,46 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A thread's life: take an image, make its views, report.
+    /// A thread's life: take a few images, make their views, report.
     fn work(&self) {
         let mut maker = Maker::new(&self.config);
         let mut slots = Vec::with_capacity(self.sizes.len());
         while let Some(task) = self.take(&mut slots) {
-            let index = task.index;
-            let made = catch_unwind(AssertUnwindSafe(|| maker.make(self, index, &mut slots)));
-            match made {
-                Ok(result) => self.finish(&task, result.err()),
-                Err(panic) => {
-                    let message = panic
-                        .downcast_ref::<&str>()
-                        .map(|text| (*text).to_owned())
-                        .or_else(|| panic.downcast_ref::<String>().cloned())
-                        .unwrap_or_else(|| "without a message".to_owned());
-                    let name = self.dataset.name(index).to_owned();
-                    let mut state = self.lock();
-                    state.error = Some(LoaderError::Panicked { index, name, message });
-                    state.stop = true;
-                    drop(state);
-                    self.ready.notify_all();
-                    self.room.notify_all();
-                    return;
+            let mut unreadable = Vec::new();
+            for (place, position) in task.positions.clone().enumerate() {
+                let index = self.plan[task.batch][position];
+                let making = || maker.make(self, index, place, &mut slots);
+                match catch_unwind(AssertUnwindSafe(making)) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(reason)) => {
+                        let name = self.dataset.name(index).to_owned();
+                        unreadable.push((position, Unreadable { index, name, reason }));
+                    }
+                    Err(panic) => return self.fail(index, &*panic),
                 }
             }
+            self.finish(&task, unreadable);
         }
     }
 
-    /// The next image, once there is room for its batch, and the places of its views; none when all
-    /// are handed out.
+    /// Ends the loader because a thread panicked at the image `index`.
+    fn fail(&self, index: usize, panic: &(dyn Any + Send)) {
+        let message = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "without a message".to_owned());
+        let name = self.dataset.name(index).to_owned();
+        let mut state = self.lock();
+        state.error = Some(LoaderError::Panicked { index, name, message });
+        state.stop = true;
+        drop(state);
+        self.ready.notify_all();
+        self.room.notify_all();
+    }
+
+    /// The next images, once there is room for their batch, and the places of their views; none when
+    /// all are handed out.
     fn take(&self, slots: &mut Vec<Slot>) -> Option<Task> {
         let mut state = self.lock();
         loop {
@@ -417,11 +445,12 @@ impl Shared {
                 self.ready.notify_all();
                 continue;
             }
+            let positions = position..(position + self.at_once).min(indices.len());
             state.next =
-                if position + 1 < indices.len() { (batch, position + 1) } else { (batch + 1, 0) };
+                if positions.end < indices.len() { (batch, positions.end) } else { (batch + 1, 0) };
             let assembly = batch - state.taken;
-            state.open[assembly].slots(position, &self.sizes, slots);
-            return Some(Task { batch, position, index: indices[position] });
+            state.open[assembly].slots(&positions, &self.sizes, slots);
+            return Some(Task { batch, positions });
         }
     }
 
@@ -441,17 +470,13 @@ impl Shared {
         Assembly { views, pending: images, unreadable: Vec::new() }
     }
 
-    fn finish(&self, task: &Task, reason: Option<String>) {
-        let unreadable = reason.map(|reason| {
-            let name = self.dataset.name(task.index).to_owned();
-            (task.position, Unreadable { index: task.index, name, reason })
-        });
+    fn finish(&self, task: &Task, unreadable: Vec<(usize, Unreadable)>) {
         let mut state = self.lock();
         // A batch with pending images is never taken, so it is still there.
         let assembly = task.batch - state.taken;
         let assembly = &mut state.open[assembly];
         assembly.unreadable.extend(unreadable);
-        assembly.pending -= 1;
+        assembly.pending -= task.positions.len();
         if assembly.pending == 0 {
             drop(state);
             self.ready.notify_all();
@@ -465,13 +490,14 @@ fn view_length(size: usize) -> usize {
 }
 
 impl Assembly {
-    /// The places of an image's views.
-    fn slots(&mut self, position: usize, sizes: &[usize], slots: &mut Vec<Slot>) {
+    /// The places of neighbouring images' views.
+    fn slots(&mut self, positions: &Range<usize>, sizes: &[usize], slots: &mut Vec<Slot>) {
         slots.clear();
         slots.extend(self.views.iter_mut().zip(sizes).map(|(view, &size)| {
             let length = view_length(size);
-            debug_assert!((position + 1) * length <= view.len());
-            Slot { start: view.as_mut_ptr().wrapping_add(position * length), length }
+            debug_assert!(positions.end * length <= view.len());
+            let start = view.as_mut_ptr().wrapping_add(positions.start * length);
+            Slot { start, images: positions.len(), length }
         }));
     }
 
@@ -501,16 +527,20 @@ impl Assembly {
 }
 
 impl Slot {
-    /// The numbers of the view.
-    fn pixels(&mut self) -> &mut [f32] {
-        // SAFETY: `start` and `length` come from `Assembly::slots`, which stays inside one vector of
+    /// The numbers of the view of the image at `place` among those of the task.
+    ///
+    /// # Panics
+    /// When the task has no more images than `place`.
+    fn pixels(&mut self, place: usize) -> &mut [f32] {
+        assert!(place < self.images);
+        // SAFETY: `start`, `images` and `length` come from `Assembly::slots`, which stays inside one vector of
         // initialised numbers. `Shared::take` hands out each (batch, position) once, so no other
         // slot overlaps, and `&mut self` admits one slice a slot. Until `Shared::finish` has counted
-        // this image the assembly's `pending` is above zero: `Loader::next` does not take it, and
+        // these images the assembly's `pending` is above zero: `Loader::next` does not take it, and
         // nothing else reads, grows or drops its vectors. (Moving an `Assembly` within the queue
         // does not move its vectors' memory.) A task is not used after `finish`. If the loader is
         // dropped first, the `Arc<Shared>` this thread runs on keeps the assembly alive.
-        unsafe { std::slice::from_raw_parts_mut(self.start, self.length) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(place * self.length), self.length) }
     }
 }
 
@@ -539,9 +569,15 @@ impl Maker {
         }
     }
 
-    /// Reads and decodes once, as much as the views need, then makes every view; an error is the
-    /// reason to leave the image out.
-    fn make(&mut self, shared: &Shared, index: usize, slots: &mut [Slot]) -> Result<(), String> {
+    /// Reads and decodes once, as much as the views need, then makes every view, at `place` in the
+    /// slots; an error is the reason to leave the image out.
+    fn make(
+        &mut self,
+        shared: &Shared,
+        index: usize,
+        place: usize,
+        slots: &mut [Slot],
+    ) -> Result<(), String> {
         let read = shared.dataset.read(index, &mut self.bytes);
         read.map_err(|error| error.to_string())?;
         let (parameters, local_config) = (&mut self.parameters, &self.local_config);
@@ -565,7 +601,7 @@ impl Maker {
                 Some(parameters) => renderer.training(&self.image, parameters),
                 None => renderer.evaluation(&self.image),
             };
-            renderer.normalise_into(slot.pixels());
+            renderer.normalise_into(slot.pixels(place));
         }
         Ok(())
     }
@@ -583,7 +619,7 @@ mod tests {
         // Settings that `validate` refuses stand in for a bug: the renderer panics on them.
         let config = ViewConfig { eval_resize: 2, ..ViewConfig::v2(4) };
         let plan = vec![vec![0]; 3];
-        let shared = Arc::new(Shared::new(dataset, config, plan, Mode::Evaluation, 2));
+        let shared = Arc::new(Shared::new(dataset, config, plan, Mode::Evaluation, 2, 1));
         let mut loader = Loader::spawn(shared, 2).unwrap();
         match loader.next() {
             Some(Err(LoaderError::Panicked { index: 0, name, .. })) => assert_eq!(name, "a.png"),
@@ -603,5 +639,17 @@ mod tests {
         assert_eq!(ahead(224, 256, 64), 2);
         // Batches of one image must still occupy every thread.
         assert_eq!(ahead(32, 1, 16), 33);
+    }
+
+    #[test]
+    fn threads_take_several_small_images_and_leave_some_to_the_others() {
+        let at_once = |size, batch, threads| {
+            let mode = Mode::Training { seed: 0, epoch: 0, views: 2 };
+            images_at_once(&ViewConfig::v2(size), &[vec![0; batch]], mode, threads)
+        };
+        assert_eq!(at_once(32, 256, 2), 8);
+        assert_eq!(at_once(32, 64, 16), 1);
+        assert_eq!(at_once(224, 256, 2), 1);
+        assert_eq!(at_once(32, 0, 2), 1);
     }
 }
