@@ -1,4 +1,7 @@
 //! Any bytes become an image or an error, and every image becomes views.
+//!
+//! cargo +nightly fuzz run views fuzz/corpus/views SOME_IMAGES -- -rss_limit_mb=2048
+
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

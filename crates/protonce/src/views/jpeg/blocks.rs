@@ -3,6 +3,8 @@
 //! Source: Loeffler, Ligtenberg, Moschytz, "Practical Fast 1-D DCT Algorithms with 11
 //! Multiplications" (1989), in the fixed point of libjpeg's slow integer transform.
 
+use std::num::Wrapping;
+
 /// Where the coefficients lie in a block, row by row, in the order in which they are coded.
 pub(super) const NATURAL_ORDER: [u8; 64] = [
     0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20,
@@ -148,29 +150,32 @@ mod avx2 {
 }
 
 /// The transform of eight vectors, lane by lane, less `shift` bits.
+///
+/// Coefficients that no encoder writes wrap around: of a damaged file any samples will do.
 #[inline(always)]
 fn one_dimension(input: &[Lanes; 8], shift: u32) -> [Lanes; 8] {
     let mut output = [[0; 8]; 8];
     for lane in 0..8 {
-        let [in0, in1, in2, in3, in4, in5, in6, in7] = std::array::from_fn(|i| input[i][lane]);
+        let [in0, in1, in2, in3, in4, in5, in6, in7] =
+            std::array::from_fn(|i| Wrapping(input[i][lane]));
         // Even part.
-        let z1 = (in2 + in6) * 4433;
-        let tmp2 = z1 - in6 * 15137;
-        let tmp3 = z1 + in2 * 6270;
-        let tmp0 = (in0 + in4) << CONSTANT;
-        let tmp1 = (in0 - in4) << CONSTANT;
-        let half = 1 << (shift - 1);
+        let z1 = (in2 + in6) * Wrapping(4433);
+        let tmp2 = z1 - in6 * Wrapping(15137);
+        let tmp3 = z1 + in2 * Wrapping(6270);
+        let tmp0 = (in0 + in4) << CONSTANT as usize;
+        let tmp1 = (in0 - in4) << CONSTANT as usize;
+        let half = Wrapping(1 << (shift - 1));
         let (tmp10, tmp13) = (tmp0 + tmp3 + half, tmp0 - tmp3 + half);
         let (tmp11, tmp12) = (tmp1 + tmp2 + half, tmp1 - tmp2 + half);
         // Odd part.
         let (z1, z2, z3, z4) = (in7 + in1, in5 + in3, in7 + in3, in5 + in1);
-        let z5 = (z3 + z4) * 9633;
-        let (z1, z2) = (z1 * -7373, z2 * -20995);
-        let (z3, z4) = (z3 * -16069 + z5, z4 * -3196 + z5);
-        let tmp0 = in7 * 2446 + z1 + z3;
-        let tmp1 = in5 * 16819 + z2 + z4;
-        let tmp2 = in3 * 25172 + z2 + z3;
-        let tmp3 = in1 * 12299 + z1 + z4;
+        let z5 = (z3 + z4) * Wrapping(9633);
+        let (z1, z2) = (z1 * Wrapping(-7373), z2 * Wrapping(-20995));
+        let (z3, z4) = (z3 * Wrapping(-16069) + z5, z4 * Wrapping(-3196) + z5);
+        let tmp0 = in7 * Wrapping(2446) + z1 + z3;
+        let tmp1 = in5 * Wrapping(16819) + z2 + z4;
+        let tmp2 = in3 * Wrapping(25172) + z2 + z3;
+        let tmp3 = in1 * Wrapping(12299) + z1 + z4;
         let sums = [
             tmp10 + tmp3,
             tmp11 + tmp2,
@@ -182,8 +187,26 @@ fn one_dimension(input: &[Lanes; 8], shift: u32) -> [Lanes; 8] {
             tmp10 - tmp3,
         ];
         for (output, sum) in output.iter_mut().zip(sums) {
-            output[lane] = sum >> shift;
+            output[lane] = sum.0 >> shift;
         }
     }
     output
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coefficients_that_no_encoder_writes_become_some_samples() {
+        for value in [i16::MIN, -8192, 8192, i16::MAX] {
+            let mut samples = [0; 64];
+            let mut block = [value; 64];
+            inverse_transform(&mut block, 63, &mut samples, 8);
+            assert_eq!(block, [0; 64]);
+            let alternating =
+                std::array::from_fn(|i| if i % 2 == 0 { value } else { -(value / 2) });
+            inverse_transform(&mut { alternating }, 63, &mut samples, 8);
+        }
+    }
 }
