@@ -168,6 +168,19 @@ fn broken_images_keep_their_index_and_are_named() {
 }
 
 #[test]
+fn a_list_that_names_an_image_twice_is_packed() {
+    let (folder, _, out) = pictures(2);
+    let list = folder.path().join("list.txt");
+    let line = "images/test/cat/000.png\tcat\n";
+    fs::write(&list, [line, line, "images/train/dog/001.jpg\tdog\n"].concat()).unwrap();
+    let from = open(&list);
+    pack_all(&from, &out, JPEG);
+    let packed = open(&out);
+    assert_eq!((packed.len(), packed.fingerprint()), (3, from.fingerprint()));
+    assert_eq!(packed.classes(), ["cat", "dog"]);
+}
+
+#[test]
 fn mean_and_deviation_are_those_of_all_pixels() {
     let folder = tempfile::tempdir().unwrap();
     for (name, value) in [("a.png", 0u8), ("b.png", 255)] {

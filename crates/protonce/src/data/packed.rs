@@ -178,7 +178,7 @@ fn parse_index(index: &[u8], data_end: u64) -> Option<Vec<Entry>> {
         };
         let (offset, length) = (numbers.next()?, numbers.next()?);
         let checksum = Some(numbers.next()? as u32);
-        let in_order = entries.last().is_none_or(|before| before.name < name);
+        let in_order = entries.last().is_none_or(|before| before.name <= name);
         if !in_order || offset.checked_add(length)? > data_end {
             return None;
         }
