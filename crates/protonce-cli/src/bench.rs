@@ -79,6 +79,7 @@ fn step(arguments: &Step) -> anyhow::Result<()> {
         0 => dataset,
         count => dataset.per_class(count),
     });
+    config.settle(&dataset);
     let steps = Steps { warmup: arguments.warmup_steps, timed: arguments.steps };
     let bar = indicatif::ProgressBar::new(0);
     let times = measure_step(&config, &dataset, device, steps, &mut |notice| match notice {

@@ -1,19 +1,33 @@
 //! `protonce data`.
 
-use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
 use indicatif::ProgressBar;
 use protonce::data::Dataset;
-use protonce::views::{DataReport, Sizes, check};
+use protonce::pretrain::Config;
+use protonce::report::save_png;
+use protonce::views::{
+    Broken, DataReport, Encoding, PackOptions, PackReport, Sizes, check, pack, view_grid,
+};
+
+use crate::pretrain::{ViewSettings, interrupt_flag};
 
 #[derive(Subcommand)]
 pub enum Command {
     /// List what is there: counts, classes, sizes, broken files.
     Check(CheckArguments),
+    /// Put all images into one file that is read fast; it can be used wherever DATA is asked for.
+    ///
+    /// When packing is interrupted, the same command goes on where it stopped.
+    Pack(PackArguments),
+    /// Draw images beside their random views, to see what a setting does before training with it.
+    Views(Box<ViewsArguments>),
 }
 
 #[derive(Args)]
 pub struct CheckArguments {
-    /// Images: a folder, a .tar or a text list, with `#SUBFOLDER` for a part of it.
+    /// Images: a folder, a .tar, a text list or a packed file, with `#SUBFOLDER` for a part of it.
     data: String,
     /// Threads that decode; 0: one a core.
     #[arg(long, default_value_t = 0)]
@@ -23,8 +37,67 @@ pub struct CheckArguments {
     json: bool,
 }
 
+#[derive(Args)]
+pub struct PackArguments {
+    /// Images: a folder, a .tar, a text list or a packed file, with `#SUBFOLDER` for a part of it.
+    data: String,
+    /// The packed file.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Make larger images smaller, to at most so many pixels on the longer side. 256 doubles the
+    /// speed of 224-px views of photographs; crops then have that much less detail.
+    #[arg(long, value_name = "PIXELS")]
+    max_side: Option<usize>,
+    /// `jpeg` keeps files as they are and makes JPEGs of what gets smaller; `raw` stores pixels, which
+    /// need no decoding: best up to 64 px, where they are hardly larger.
+    #[arg(long, value_enum, default_value_t = EncodingName::Jpeg)]
+    encoding: EncodingName,
+    /// Threads; 0: one a core.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Print one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum EncodingName {
+    Jpeg,
+    Raw,
+}
+
+#[derive(Args)]
+pub struct ViewsArguments {
+    /// Images: a folder, a .tar, a text list or a packed file, with `#SUBFOLDER` for a part of it.
+    data: String,
+    /// The picture.
+    #[arg(long, value_name = "FILE.png")]
+    out: PathBuf,
+    /// Images, spread over the data.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    images: usize,
+    /// Pairs of views of each.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pairs: usize,
+    /// What the random choices follow from.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Settings to start from.
+    #[arg(long, value_parser = ["v1", "v2", "small"], default_value = "v2")]
+    preset: String,
+    #[command(flatten)]
+    settings: ViewSettings,
+}
+
 pub fn run(command: &Command) -> anyhow::Result<()> {
-    let Command::Check(arguments) = command;
+    match command {
+        Command::Check(arguments) => run_check(arguments),
+        Command::Pack(arguments) => run_pack(arguments),
+        Command::Views(arguments) => run_views(arguments),
+    }
+}
+
+fn run_check(arguments: &CheckArguments) -> anyhow::Result<()> {
     let dataset = Dataset::open(&arguments.data)?;
     let bar = ProgressBar::new(dataset.len() as u64);
     let report = check(&dataset, arguments.threads, |done| bar.set_position(done as u64));
@@ -34,6 +107,51 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
     } else {
         show(&report);
     }
+    Ok(())
+}
+
+fn run_pack(arguments: &PackArguments) -> anyhow::Result<()> {
+    let dataset = Dataset::open(&arguments.data)?;
+    let options = PackOptions {
+        max_side: arguments.max_side,
+        encoding: match arguments.encoding {
+            EncodingName::Jpeg => Encoding::Jpeg,
+            EncodingName::Raw => Encoding::Raw,
+        },
+        threads: arguments.threads,
+    };
+    let stop = interrupt_flag("stopping; the same command goes on from here")?;
+    let bar = ProgressBar::new(dataset.len() as u64);
+    let report = pack(&dataset, &arguments.out, options, |done| {
+        bar.set_position(done as u64);
+        !stop.load(std::sync::atomic::Ordering::Relaxed)
+    })?;
+    bar.finish_and_clear();
+    let Some(report) = report else {
+        anyhow::bail!("packing was interrupted; the same command goes on where it stopped");
+    };
+    if arguments.json {
+        println!("{}", serde_json::to_string(&report)?);
+        return Ok(());
+    }
+    let PackReport { images, resumed, bytes, broken } = &report;
+    let out = arguments.out.display();
+    eprintln!("{images} images in {out}, {:.1} MB of them new", *bytes as f64 / 1e6);
+    if *resumed > 0 {
+        eprintln!("{resumed} of them had been packed before the interruption");
+    }
+    list_broken(broken);
+    Ok(())
+}
+
+fn run_views(arguments: &ViewsArguments) -> anyhow::Result<()> {
+    let flags = toml::Table::try_from(&arguments.settings)?;
+    let mut config = Config::resolve([Config::preset(&arguments.preset)?, flags])?;
+    let dataset = Dataset::open(&arguments.data)?;
+    config.settle(&dataset);
+    let ViewsArguments { images, pairs, seed, out, .. } = arguments;
+    save_png(out, &view_grid(&dataset, &config.views, *images, *pairs, *seed))?;
+    eprintln!("images and {pairs} pairs of their views: {}", out.display());
     Ok(())
 }
 
@@ -65,8 +183,12 @@ fn show(report: &DataReport) {
             }
         }
     }
-    eprintln!("broken images: {}", report.broken.len());
-    for broken in &report.broken {
+    list_broken(&report.broken);
+}
+
+fn list_broken(broken: &[Broken]) {
+    eprintln!("broken images: {}", broken.len());
+    for broken in broken {
         eprintln!("  {}: {}", broken.name, broken.reason);
     }
 }

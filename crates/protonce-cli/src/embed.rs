@@ -22,7 +22,7 @@ pub struct Arguments {
     /// A run folder, one of its checkpoints, a safetensors file or a .pth of PyTorch.
     #[arg(long, value_name = "W")]
     weights: PathBuf,
-    /// Images: a folder, a .tar or a text list, with `#SUBFOLDER` for a part of it.
+    /// Images: a folder, a .tar, a text list or a packed file, with `#SUBFOLDER` for a part of it.
     #[arg(long)]
     data: String,
     /// The file, of a format that its name says: .npy, .safetensors, .parquet or .csv.

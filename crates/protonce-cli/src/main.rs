@@ -67,7 +67,7 @@ enum Command {
     /// Measure this machine.
     #[command(subcommand)]
     Bench(bench::Command),
-    /// Look at a pile of images.
+    /// Look at a pile of images, or pack it into one fast file.
     #[command(subcommand)]
     Data(data::Command),
 }

@@ -23,8 +23,8 @@ use crate::progress::Display;
 #[derive(Args)]
 #[command(args_override_self = true)]
 pub struct Arguments {
-    /// Images: a folder, a .tar or a text list (`path<tab>label` a line), with `#SUBFOLDER` for a
-    /// part of it. Not needed with --resume.
+    /// Images: a folder, a .tar, a text list (`path<tab>label` a line) or a packed file, with
+    /// `#SUBFOLDER` for a part of it. Not needed with --resume.
     #[arg(value_name = "DATA")]
     data: Option<String>,
 
@@ -62,40 +62,11 @@ pub struct Arguments {
     settings: Settings,
 }
 
-/// Every setting of a run as a flag. What is not given is not written, so that lower layers show.
+/// What a view looks like, as flags.
 #[derive(Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[command(next_help_heading = "Settings")]
-pub struct Settings {
-    /// `pcl`, or `moco` for the ablation without prototypes.
-    #[arg(long, value_parser = ["pcl", "moco"])]
-    method: Option<String>,
-
-    /// Use only the first N images of each class, by name (0: all): for quick trials.
-    #[arg(long, value_name = "N")]
-    per_class: Option<i64>,
-
-    /// Share of images that may be unreadable before the run stops.
-    #[arg(long, value_name = "SHARE")]
-    max_bad: Option<f64>,
-
-    /// Encoder. resnet18 learns fastest on small images; the paper uses resnet50.
-    #[arg(long, value_parser = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"])]
-    arch: Option<String>,
-
-    /// First layers: `small` (3×3, no pooling) keeps small images' detail and is chosen up to
-    /// 64 px; `imagenet` costs a sixteenth.
-    #[arg(long, value_parser = ["imagenet", "small"])]
-    stem: Option<String>,
-
-    /// Projection head; `mlp` gives better features (PCL v2).
-    #[arg(long, value_parser = ["linear", "mlp"])]
-    head: Option<String>,
-
-    /// Length of an embedding.
-    #[arg(long, value_name = "N")]
-    dim: Option<i64>,
-
+#[command(next_help_heading = "Views")]
+pub struct ViewSettings {
     /// Random views: `v2` adds blur to `v1` and jitters four times out of five.
     #[arg(long, value_parser = ["v1", "v2"])]
     views: Option<String>,
@@ -138,9 +109,34 @@ pub struct Settings {
     #[arg(long, value_name = "MIN,MAX", value_delimiter = ',', num_args = 1)]
     blur_sigma: Option<Vec<f64>>,
 
+    /// How often the bright parts of a view are inverted (BYOL: 0.2 for one of two views).
+    #[arg(long, value_name = "P")]
+    solarise_probability: Option<f64>,
+
+    /// The least value, of 0 to 255, that solarising inverts.
+    #[arg(long, value_name = "LEVEL")]
+    solarise_threshold: Option<i64>,
+
     /// How often a view is mirrored; 0 where left and right matter (text, signs).
     #[arg(long, value_name = "P")]
     flip_probability: Option<f64>,
+
+    /// Small views an image besides the two full ones (multi-crop). The losses do not use them yet.
+    #[arg(long, value_name = "N")]
+    local_views: Option<i64>,
+
+    /// Side of a small view in pixels; 96 for 224, 16 for 32.
+    #[arg(long, value_name = "PIXELS")]
+    local_size: Option<i64>,
+
+    /// Area of a small view's crop.
+    #[arg(long, value_name = "MIN,MAX", value_delimiter = ',', num_args = 1)]
+    local_crop_scale: Option<Vec<f64>>,
+
+    /// `given`: --mean and --std, those of ImageNet unless said; `auto`: measured on the images,
+    /// which is better where they are no photographs.
+    #[arg(long, value_parser = ["given", "auto"])]
+    stats: Option<String>,
 
     /// Subtracted from red, green and blue after scaling to 0–1.
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', num_args = 1)]
@@ -149,6 +145,45 @@ pub struct Settings {
     /// Divides red, green and blue afterwards.
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', num_args = 1)]
     std: Option<Vec<f64>>,
+}
+
+/// Every setting of a run as a flag. What is not given is not written, so that lower layers show.
+#[derive(Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Settings")]
+pub struct Settings {
+    /// `pcl`, or `moco` for the ablation without prototypes.
+    #[arg(long, value_parser = ["pcl", "moco"])]
+    method: Option<String>,
+
+    /// Use only the first N images of each class, by name (0: all): for quick trials.
+    #[arg(long, value_name = "N")]
+    per_class: Option<i64>,
+
+    /// Share of images that may be unreadable before the run stops.
+    #[arg(long, value_name = "SHARE")]
+    max_bad: Option<f64>,
+
+    /// Encoder. resnet18 learns fastest on small images; the paper uses resnet50.
+    #[arg(long, value_parser = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"])]
+    arch: Option<String>,
+
+    /// First layers: `small` (3×3, no pooling) keeps small images' detail and is chosen up to
+    /// 64 px; `imagenet` costs a sixteenth.
+    #[arg(long, value_parser = ["imagenet", "small"])]
+    stem: Option<String>,
+
+    /// Projection head; `mlp` gives better features (PCL v2).
+    #[arg(long, value_parser = ["linear", "mlp"])]
+    head: Option<String>,
+
+    /// Length of an embedding.
+    #[arg(long, value_name = "N")]
+    dim: Option<i64>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    views: ViewSettings,
 
     /// Passes over the images. Contrastive learning rewards patience: 200 and more.
     #[arg(long, value_name = "N")]
@@ -259,6 +294,11 @@ pub struct Settings {
     #[arg(long, value_name = "N")]
     threads: Option<i64>,
 
+    /// Order of the images. `local` reads an archive or packed file in stretches, for data larger than
+    /// memory on a disk that is slow at random reads; `auto` is `full` unless it is needed.
+    #[arg(long, value_parser = ["auto", "full", "local"])]
+    shuffle: Option<String>,
+
     /// Threads that decode images and make views; 0: one a core.
     #[arg(long, value_name = "N")]
     loader_threads: Option<i64>,
@@ -310,10 +350,11 @@ struct Summary {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let config = resolve(arguments)?;
+    let mut config = resolve(arguments)?;
     if config.data.is_empty() {
         return Err(ConfigError::Invalid(
-            "no DATA was given: expected a folder, a .tar or a list of images".to_owned(),
+            "no DATA was given: expected a folder, a .tar, a list of images or a packed file"
+                .to_owned(),
         )
         .into());
     }
@@ -326,13 +367,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         0 => dataset,
         count => dataset.per_class(count),
     };
+    config.settle(&dataset);
     let images = dataset.len();
     let display = &mut Display::new(arguments.quiet);
     display.headline(&config, &dataset, device);
 
     let steps_per_epoch = config.steps_per_epoch(images);
     let mut tensorboard = Some(TensorBoard::new(&arguments.out, &dataset, steps_per_epoch));
-    let stop = interrupt_flag()?;
+    let stop =
+        interrupt_flag("stopping after this step; press Ctrl-C again to stop without saving")?;
     let steps = AtomicUsize::new(0);
     let start = std::time::Instant::now();
     let (mut last_epoch, mut evaluation) = (None, None);
@@ -392,9 +435,10 @@ fn resolve(arguments: &Arguments) -> anyhow::Result<Config> {
         false => Config::preset(&arguments.preset)?,
     };
     let (file, data) = (arguments.config.as_deref(), arguments.data.as_deref());
-    let config = Config::resolve(layers(base.clone(), file, data, &arguments.settings)?)?;
+    let mut config = Config::resolve(layers(base.clone(), file, data, &arguments.settings)?)?;
     if arguments.resume {
         let before = Config::resolve([base])?;
+        config.keep_settled(&before);
         if let Some((name, old, new)) = before.conflict(&config)? {
             return Err(
                 RunError::Conflict { name, old: old.to_string(), new: new.to_string() }.into()
@@ -428,15 +472,15 @@ pub fn layers(
     Ok([base, file, flags])
 }
 
-/// Set by the first Ctrl-C, after which the step is finished and saved; the second ends at once.
-fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
+/// Set by the first Ctrl-C, which says what happens next; the second ends at once.
+pub fn interrupt_flag(message: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let shared = flag.clone();
     ctrlc::set_handler(move || {
         if shared.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this step; press Ctrl-C again to stop without saving");
+        eprintln!("\n{message}");
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(flag)

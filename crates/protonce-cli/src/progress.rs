@@ -25,6 +25,8 @@ pub struct Display {
     /// Epochs done and training time of them, since this process began.
     timed: (usize, f64),
     skipped: usize,
+    /// Whether it was said that training waits for views.
+    waiting: bool,
 }
 
 /// The lines that stay in place.
@@ -43,7 +45,7 @@ struct Dashboard {
 impl Display {
     pub fn new(quiet: bool) -> Display {
         let dashboard = (!quiet && std::io::stderr().is_terminal()).then(Dashboard::new);
-        Display { quiet, dashboard, epochs: 0, timed: (0, 0.0), skipped: 0 }
+        Display { quiet, dashboard, epochs: 0, timed: (0, 0.0), skipped: 0, waiting: false }
     }
 
     /// What is about to happen.
@@ -87,8 +89,10 @@ impl Display {
             }
             Notice::Remark(remark) => self.warn(remark),
             Notice::Event(event) => {
-                if let Event::Skipped { name, reason, .. } = event {
-                    self.skipped(name, reason);
+                match event {
+                    Event::Skipped { name, reason, .. } => self.skipped(name, reason),
+                    Event::Loader { waited, seconds, .. } => self.waited(waited / seconds),
+                    _ => {}
                 }
                 let left = self.time_left(event);
                 match &mut self.dashboard {
@@ -150,6 +154,17 @@ impl Display {
             1..=10 => self.warn(&format!("skipped {name}: {reason}")),
             11 => self.warn("skipped more images; events.jsonl names them all"),
             _ => {}
+        }
+    }
+
+    /// Gives advice, once, when much of an epoch went by without views to train on.
+    fn waited(&mut self, share: f64) {
+        if share > 0.05 && !std::mem::replace(&mut self.waiting, true) {
+            self.line(&format!(
+                "training waited for images {:.0} % of the time: pack them (protonce data pack) or \
+                 give more --loader-threads",
+                100.0 * share
+            ));
         }
     }
 
@@ -255,7 +270,10 @@ impl Dashboard {
                     self.accuracies
                 ));
             }
-            Event::Expectation { .. } | Event::Skipped { .. } | Event::Checkpoint { .. } => {}
+            Event::Loader { .. }
+            | Event::Expectation { .. }
+            | Event::Skipped { .. }
+            | Event::Checkpoint { .. } => {}
         }
     }
 }
@@ -318,7 +336,10 @@ fn in_words(event: &Event, epochs: usize, left: Option<Duration>) -> Option<Stri
                 accuracies.collect::<Vec<_>>().join(", "),
             ))
         }
-        Event::Step { .. } | Event::Skipped { .. } | Event::Checkpoint { .. } => None,
+        Event::Step { .. }
+        | Event::Loader { .. }
+        | Event::Skipped { .. }
+        | Event::Checkpoint { .. } => None,
     }
 }
 

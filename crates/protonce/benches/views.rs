@@ -1,5 +1,7 @@
 //! How fast views are made: `cargo bench -p protonce --bench views [-- WORD]`, where WORD picks
 //! the data sets whose argument contains it.
+//! `-- --race DATA SIZE THREADS` prints the two-view images a second of one data set alone, the best of
+//! some passes (`benches/views_speed.py` races them with other pipelines).
 //!
 //! Reads the data sets in `PROTONCE_SHARED` (default: `shared` beside the checkout).
 
@@ -10,10 +12,17 @@ use std::time::{Duration, Instant};
 
 use protonce::data::Dataset;
 use protonce::views::{
-    CropBox, Image, JitterStep, Loader, Renderer, ViewConfig, ViewParameters, decode_into,
+    CropBox, Decoder, Image, Jitter, JitterStep, Loader, Renderer, ViewConfig, ViewParameters,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    if let [race, data, size, threads] = &arguments[..]
+        && race == "--race"
+    {
+        return self::race(data, size.parse()?, threads.parse()?);
+    }
     let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-')).unwrap_or_default();
     let shared = std::env::var_os("PROTONCE_SHARED").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")),
@@ -42,6 +51,29 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     }
+    Ok(())
+}
+
+fn race(data: &str, size: usize, threads: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let dataset = Arc::new(Dataset::open(data)?);
+    let count = if size < 64 { 20_000 } else { 400 };
+    let mut best: f64 = 0.0;
+    for epoch in 0..4 {
+        let plan: Vec<Vec<usize>> = (0..count)
+            .map(|i| i * 7919 % dataset.len())
+            .collect::<Vec<_>>()
+            .chunks(64)
+            .map(<[usize]>::to_vec)
+            .collect();
+        let begin = Instant::now();
+        let config = ViewConfig::v2(size);
+        let mut loader = Loader::training(dataset.clone(), config, plan, 0, epoch, threads)?;
+        while let Some(batch) = loader.next() {
+            loader.recycle(batch?);
+        }
+        best = best.max(count as f64 / begin.elapsed().as_secs_f64());
+    }
+    println!("{best:.1}");
     Ok(())
 }
 
@@ -87,9 +119,10 @@ fn stages(dataset: &Dataset, image_size: usize) -> Result<(), Box<dyn std::error
         dataset.read(index, bytes)?;
     }
     println!("  read        {:8.1} µs", per_image(begin.elapsed()));
+    let mut decoder = Decoder::default();
     let begin = Instant::now();
     for (bytes, image) in encoded.iter().zip(&mut images) {
-        decode_into(bytes, image)?;
+        decoder.decode(bytes, image)?;
     }
     println!("  decode      {:8.1} µs", per_image(begin.elapsed()));
 
@@ -97,29 +130,34 @@ fn stages(dataset: &Dataset, image_size: usize) -> Result<(), Box<dyn std::error
     let mut normalised = vec![0.0; image_size * image_size * 3];
     let plain = ViewParameters {
         crop: CropBox { left: 0, top: 0, width: 0, height: 0 },
-        jitter: Vec::new(),
+        jitter: Jitter::default(),
         grey: false,
         blur: None,
+        solarise: false,
         flip: false,
     };
-    let with = |step| ViewParameters { jitter: vec![step], ..plain.clone() };
+    let with = |step| {
+        let mut jitter = Jitter::default();
+        jitter.push(step);
+        ViewParameters { jitter, ..plain }
+    };
     let mut crop_alone = 0.0;
     for (stage, parameters) in [
-        ("crop", plain.clone()),
+        ("crop", plain),
         ("brightness", with(JitterStep::Brightness(1.2))),
         ("contrast", with(JitterStep::Contrast(1.2))),
         ("saturation", with(JitterStep::Saturation(1.2))),
         ("hue", with(JitterStep::Hue(0.1))),
-        ("grey", ViewParameters { grey: true, ..plain.clone() }),
-        ("blur", ViewParameters { blur: Some(1.0), ..plain.clone() }),
-        ("flip", ViewParameters { flip: true, ..plain.clone() }),
+        ("grey", ViewParameters { grey: true, ..plain }),
+        ("blur", ViewParameters { blur: Some(1.0), ..plain }),
+        ("flip", ViewParameters { flip: true, ..plain }),
     ] {
         let mut best = Duration::MAX;
         for _ in 0..PASSES {
             let begin = Instant::now();
             for image in &images {
                 let crop = CropBox::whole(image);
-                black_box(renderer.training(image, &ViewParameters { crop, ..parameters.clone() }));
+                black_box(renderer.training(image, &ViewParameters { crop, ..parameters }));
             }
             best = best.min(begin.elapsed());
         }

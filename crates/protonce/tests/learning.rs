@@ -7,7 +7,7 @@ use protonce::encoder::{
 };
 use tch::{Device, Kind, Tensor};
 
-const STEPS: usize = 25;
+const STEPS: usize = 50;
 const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 /// The same network out of libtorch's operations alone, its parameters by torchvision's names.

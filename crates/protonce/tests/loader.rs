@@ -108,7 +108,7 @@ fn views_are_what_the_renderer_makes() {
     for view in 0..2 {
         let mut random = ViewRandom::new(9, 8, 3, view);
         let parameters = ViewParameters::draw(&config, image.width, image.height, &mut random);
-        let pixel = renderer.training(&image, &parameters).pixels[0];
+        let pixel = renderer.training(&image, &parameters).samples[0];
         renderer.normalise_into(&mut expected);
         assert!(batch.views[view as usize] == expected);
         let first = (f32::from(pixel) / 255.0 - 0.485) / 0.229;

@@ -14,14 +14,14 @@ use crate::images::{picture, write_classes};
 use crate::{protonce, refuse, succeed, tiny_pretrain};
 
 /// A server that ends with the test.
-struct Server {
+pub struct Server {
     child: Child,
     /// `127.0.0.1:PORT`
     address: String,
 }
 
 impl Server {
-    fn start(runs: &[&Path]) -> Server {
+    pub fn start(runs: &[&Path]) -> Server {
         let runs = runs.iter().map(|run| run.to_str().unwrap());
         let arguments: Vec<&str> =
             ["serve", "--port", "0", "--json", "--quiet"].into_iter().chain(runs).collect();
@@ -47,7 +47,7 @@ impl Server {
         (status, answer[head + 4..].to_vec())
     }
 
-    fn get(&self, target: &str) -> (u16, Vec<u8>) {
+    pub fn get(&self, target: &str) -> (u16, Vec<u8>) {
         self.get_as(target, &self.address)
     }
 

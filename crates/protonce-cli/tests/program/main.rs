@@ -5,6 +5,7 @@
 
 mod browser;
 mod cluster;
+mod data;
 mod evaluations;
 mod images;
 mod large;

@@ -10,7 +10,7 @@ use crate::{succeed, tiny_pretrain};
 const EPOCHS: &str = "14";
 
 /// Every file of the last checkpoint that training depends on.
-fn last_checkpoint(run: &Path) -> [Vec<u8>; 2] {
+pub fn last_checkpoint(run: &Path) -> [Vec<u8>; 2] {
     ["encoder.safetensors", "training.safetensors"]
         .map(|file| std::fs::read(run.join("checkpoints/last").join(file)).unwrap())
 }

@@ -98,7 +98,8 @@ fn members(path: &Path, file: &File, length: u64) -> Result<Members, DataError> 
             return Err(DataError::SparseArchive { path: path.to_owned(), name });
         }
         if kind.is_file() || kind.is_contiguous() {
-            let extent = Extent { offset: entry.raw_file_position(), length: entry.size() };
+            let extent =
+                Extent { offset: entry.raw_file_position(), length: entry.size(), checksum: None };
             let end = extent.offset.saturating_add(extent.length);
             if end > length {
                 let path = path.to_owned();

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use super::{DataError, is_image_name};
+use super::{DataError, is_image_name, packed};
 
 /// A data set's place.
 pub(super) struct Location {
@@ -19,6 +19,7 @@ pub(super) enum Container {
     Folder,
     Archive,
     List,
+    Packed,
 }
 
 /// Finds the path in an argument and sees what it holds.
@@ -63,6 +64,9 @@ fn container(path: &Path) -> Result<Container, DataError> {
     let wrong = |found, remedy| DataError::WrongKind { path: path.to_owned(), found, remedy };
     if let Some(found) = compression(&head) {
         return Err(wrong(found, "unpack it first"));
+    }
+    if head.starts_with(packed::MAGIC) {
+        return Ok(Container::Packed);
     }
     let extension = path.extension().unwrap_or_default();
     if extension.eq_ignore_ascii_case("tar") || head.get(257..262) == Some(b"ustar") {

@@ -11,7 +11,7 @@ use super::IMAGE_EXTENSIONS;
 pub enum DataError {
     /// Nothing at the path.
     #[error(
-        "{} does not exist: expected a folder of images, a .tar or a text list; check the path",
+        "{} does not exist: expected a folder of images, a .tar, a text list or a packed file; check the path",
         path.display()
     )]
     Missing {
@@ -93,6 +93,47 @@ pub enum DataError {
         expected: u64,
         /// Bytes it has.
         found: u64,
+    },
+    /// A packed file that is damaged, cut short or not finished.
+    #[error(
+        "{} is no packed file that can be read: {reason}; copy it again, or make it again with \
+         `protonce data pack`",
+        path.display()
+    )]
+    BrokenPack {
+        /// The packed file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An image in a packed file whose bytes are not those that were written.
+    #[error(
+        "\"{name}\" in {} does not match its checksum: expected the bytes that were packed; copy \
+         the file again",
+        path.display()
+    )]
+    CorruptImage {
+        /// The packed file.
+        path: PathBuf,
+        /// The image.
+        name: String,
+    },
+    /// A packed file would overwrite something.
+    #[error("{} exists already: choose another name, or remove it first", path.display())]
+    PackExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A packed file that cannot be written.
+    #[error(
+        "cannot write {}: {source}; check that the folder exists and that the disk has room",
+        path.display()
+    )]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// A file in an archive that is not stored in one piece.
     #[error(

@@ -1,12 +1,12 @@
 //! Where images come from.
 //!
-//! Enters: one argument, `PATH[#SUBFOLDER]`: a folder, a `.tar` or a text list. Leaves: a
+//! Enters: one argument, `PATH[#SUBFOLDER]`: a folder, a `.tar`, a text list or a packed file. Leaves: a
 //! [`Dataset`], which knows every image's name and label and hands out its bytes, still encoded.
 //! Nothing here decodes, so that opening a million images costs an index and no more.
 //!
 //! Images are ordered by name, byte by byte. That makes an index a durable name for an image: the
 //! prototypes of an epoch, the random views and a resumed run all speak of image 17 and mean the
-//! same picture on every machine, whichever of the three ways it is stored.
+//! same picture on every machine, whichever of the four ways it is stored.
 
 mod archive;
 mod argument;
@@ -14,10 +14,12 @@ mod benchmark;
 mod error;
 mod folder;
 mod list;
+mod packed;
 mod raw;
 
 pub use benchmark::{Benchmark, LAYOUTS, Labelled, MultiLabel, Splits, open_benchmark};
 pub use error::DataError;
+pub use packed::PackWriter;
 
 use std::fs::File;
 use std::io::Read;
@@ -26,6 +28,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use argument::{Container, Location};
+use error::some_of;
 use raw::RawFiles;
 
 /// Extensions that mark a file in a folder or an archive as an image, in any case.
@@ -60,12 +63,12 @@ struct Index {
 
 const UNLABELLED: u32 = u32::MAX;
 
-/// How the bytes of an image are reached. A packed file becomes one more variant.
+/// How the bytes of an image are reached.
 #[derive(Debug)]
 enum Source {
     /// One file an image: `base` joined with the image's name. Serves folders and lists.
     Files { base: PathBuf },
-    /// One archive, read at an [`Extent`].
+    /// One archive or packed file, read at an [`Extent`].
     Archive { file: File, path: PathBuf },
     /// Bare pixels; an image's name is its number.
     Raw(RawFiles),
@@ -76,6 +79,8 @@ enum Source {
 struct Extent {
     offset: u64,
     length: u64,
+    /// CRC-32 of these bytes, where it is known.
+    checksum: Option<u32>,
 }
 
 /// One image as the modules that list a source report it, before sorting.
@@ -90,20 +95,21 @@ struct Entry {
 impl Dataset {
     /// Opens `PATH[#SUBFOLDER]`: a folder (nested; every folder is entered once, also through
     /// symbolic links), a `.tar` archive (its headers are walked once, images are then read in
-    /// place) or a text list with `path[<tab>label]` a line.
+    /// place), a text list with `path[<tab>label]` a line, or a packed file.
     ///
     /// In folders and archives an image's label is the first folder under the root; images directly
     /// in the root have none. `#SUBFOLDER` makes a folder inside the root.
     ///
     /// # Errors
     /// When the path or the subfolder does not exist, cannot be read, holds no images, or is
-    /// neither of the three kinds.
+    /// neither of the four kinds.
     pub fn open(argument: &str) -> Result<Dataset, DataError> {
         let Location { path, container, subfolder } = argument::locate(argument)?;
         let (source, entries) = match container {
             Container::Folder => folder::list(&path, subfolder.as_deref())?,
             Container::Archive => archive::list(&path, subfolder.as_deref())?,
             Container::List => list::list(&path, subfolder.as_deref())?,
+            Container::Packed => packed::list(&path, subfolder.as_deref())?,
         };
         Ok(Dataset::new(argument, source, entries))
     }
@@ -161,7 +167,8 @@ impl Dataset {
     /// Reads the encoded bytes of an image into `bytes`, replacing what was there.
     ///
     /// # Errors
-    /// When the file is gone, unreadable or, in an archive, shorter than it was at opening.
+    /// When the file is gone, unreadable or, in an archive, shorter than it was at opening; in a
+    /// packed file, when the bytes do not match their checksum.
     ///
     /// # Panics
     /// When `index` is not below [`Dataset::len`].
@@ -182,6 +189,10 @@ impl Dataset {
                     .map_err(|_| unreadable(std::io::ErrorKind::FileTooLarge.into()))?;
                 bytes.resize(length, 0);
                 archive::read_exact_at(file, bytes, extent.offset).map_err(unreadable)?;
+                if extent.checksum.is_some_and(|checksum| crc32fast::hash(bytes) != checksum) {
+                    let (path, name) = (path.clone(), name.to_owned());
+                    return Err(DataError::CorruptImage { path, name });
+                }
             }
             Source::Raw(raw) => {
                 let missing = || DataError::Missing { path: name.into() };
@@ -189,6 +200,15 @@ impl Dataset {
             }
         }
         Ok(())
+    }
+
+    /// Encoded bytes of all images, where that is known without looking at each: in archives and
+    /// packed files.
+    pub fn bytes(&self) -> Option<u64> {
+        match &*self.index.source {
+            Source::Files { .. } | Source::Raw(_) => None,
+            Source::Archive { .. } => Some(self.index.extents.iter().map(|e| e.length).sum()),
+        }
     }
 
     /// Whether the file of an image lies under the folder that was opened (of a list: the folder

@@ -5,11 +5,13 @@
 //! rest (the stem from the image size, for example).
 
 use serde::{Deserialize, Serialize};
+use tch::Device;
 use toml::{Table, Value};
 
 use crate::contrast::Duplicates;
+use crate::data::Dataset;
 use crate::encoder::{EncoderConfig, Head, Stem};
-use crate::views::ViewConfig;
+use crate::views::{ViewConfig, measure_stats};
 
 /// What can be wrong with settings.
 #[derive(Debug, thiserror::Error)]
@@ -96,10 +98,11 @@ impl Clusters {
 }
 
 /// Where the E-step takes the embeddings from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Expectation {
     /// The momentum encoder sees all images, as published.
+    #[default]
     Full,
     /// The keys of the epoch before: no pass over the images, but of random views, and of an encoder
     /// that has changed since.
@@ -130,6 +133,9 @@ pub enum Tune {
 }
 
 /// All settings of a run.
+///
+/// Settings that came later have a default, which is what runs did before there was a choice, so
+/// that these can still be read and continued.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Config {
@@ -147,6 +153,12 @@ pub struct Config {
     /// What a view looks like.
     #[serde(flatten)]
     pub views: ViewConfig,
+    /// Where mean and standard deviation come from.
+    #[serde(default)]
+    pub stats: Stats,
+    /// How thoroughly the images are shuffled.
+    #[serde(default)]
+    pub shuffle: Shuffle,
     /// Passes over the images.
     pub epochs: usize,
     /// Images a step.
@@ -178,10 +190,13 @@ pub struct Config {
     /// Epochs without prototypes at the start.
     pub warmup_epochs: usize,
     /// Where the E-step takes the embeddings from.
+    #[serde(default)]
     pub expectation: Expectation,
     /// Epochs between two E-steps.
+    #[serde(default = "every")]
     pub expectation_every: usize,
     /// Whether an E-step begins with the clusters of the one before, in place of random starts.
+    #[serde(default)]
     pub warm_start: bool,
     /// Groups of the batch that are normalised separately.
     pub bn_splits: i64,
@@ -213,6 +228,35 @@ pub struct Config {
     pub eval_test: String,
     /// Epochs between two kNN evaluations.
     pub eval_every: usize,
+}
+
+fn every() -> usize {
+    1
+}
+
+/// Where the mean and the standard deviation that pixels are normalised with come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stats {
+    /// `mean` and `std` are settings.
+    #[default]
+    Given,
+    /// Measured on the images when the run begins; the run keeps them as given.
+    Auto,
+}
+
+/// How the images of an epoch are put in order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shuffle {
+    /// `local` for an archive or packed file larger than most of the memory, `full` otherwise.
+    Auto,
+    /// Every order is as likely as any other.
+    #[default]
+    Full,
+    /// Random stretches of the file in random order, shuffled about a gigabyte at a time, so that
+    /// nearly all reading is from the page cache.
+    Local,
 }
 
 /// Settings that may differ between a run and its continuation: they change how fast it goes or
@@ -268,6 +312,8 @@ impl Config {
             queue = 16384
             negatives = 16384
             duplicates = "keep"
+            stats = "given"
+            shuffle = "auto"
             clusters = [25000, 50000, 100000]
             warmup-epochs = 20
             expectation = "full"
@@ -334,6 +380,44 @@ impl Config {
         }
         config.validate()?;
         Ok(config)
+    }
+
+    /// Settles what depends on the images: measures mean and standard deviation, and chooses how to
+    /// shuffle, where these are `auto`. The run stores the result, so that it goes on the same.
+    pub fn settle(&mut self, dataset: &Dataset) {
+        if self.stats == Stats::Auto {
+            // Images that say nothing about their spread are normalised as photographs are.
+            if let Some((mean, std)) = measure_stats(dataset, self.loader_threads) {
+                (self.views.mean, self.views.std) = (mean, std);
+            }
+            self.stats = Stats::Given;
+        }
+        if self.shuffle == Shuffle::Auto {
+            let room = memory().map(|memory| memory / 4 * 3);
+            let fits = dataset.bytes().zip(room).is_none_or(|(bytes, room)| bytes <= room);
+            self.shuffle = if fits { Shuffle::Full } else { Shuffle::Local };
+        }
+    }
+
+    /// Takes over what `run`, which these settings continue, has settled where they leave it open.
+    pub fn keep_settled(&mut self, run: &Config) {
+        if self.stats == Stats::Auto {
+            self.stats = run.stats;
+        }
+        if self.shuffle == Shuffle::Auto {
+            self.shuffle = run.shuffle;
+        }
+    }
+
+    /// Threads that make views: as configured, else one a core, of which a GPU leaves one to the
+    /// thread that feeds it.
+    pub fn threads_of_loader(&self, device: Device) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        match (self.loader_threads, device) {
+            (0, Device::Cpu) => cores,
+            (0, _) => cores.saturating_sub(1).max(1),
+            (threads, _) => threads,
+        }
     }
 
     /// Every setting as a table.
@@ -436,6 +520,14 @@ impl Config {
         check(both, "eval-train", given, "both eval-train and eval-test, or neither")?;
         Ok(self.views.validate()?)
     }
+}
+
+/// Bytes of memory of this machine, where it tells.
+fn memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 fn layered(layers: impl IntoIterator<Item = Table>) -> Table {

@@ -44,7 +44,7 @@ pub enum Event {
         seconds: f64,
         /// Images a second.
         images_per_second: f64,
-        /// Seconds of these in which training waited for data.
+        /// Seconds of these in which training waited for views.
         waited: f64,
     },
     /// An epoch ended.
@@ -60,7 +60,18 @@ pub enum Event {
         images: usize,
         /// Seconds of its M-step.
         seconds: f64,
-        /// Seconds of these in which training waited for data.
+    },
+    /// Whether the views of an epoch's M-step were there in time.
+    Loader {
+        /// The epoch, counted from 0.
+        epoch: usize,
+        /// Threads that made views.
+        threads: usize,
+        /// Images of which views were made.
+        images: usize,
+        /// Seconds of the M-step.
+        seconds: f64,
+        /// Seconds of these in which training waited for views.
         waited: f64,
     },
     /// An E-step ended.

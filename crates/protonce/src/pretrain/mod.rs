@@ -23,7 +23,8 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
 pub use config::{
-    Auto, Clusters, Config, ConfigError, Expectation, Method, PrecisionChoice, Schedule, Tune,
+    Auto, Clusters, Config, ConfigError, Expectation, Method, PrecisionChoice, Schedule, Shuffle,
+    Stats, Tune,
 };
 pub use event::{Event, Measures, Notice, Observer, Work};
 pub use run_folder::{
@@ -464,11 +465,9 @@ impl<'a, 'b> Run<'a, 'b> {
         Ok(restore_prototypes(&stored, self.device))
     }
 
-    /// The batches of `epoch`: all images in an order that follows from the seed and the epoch.
+    /// The batches of `epoch`.
     fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
-        let mut order: Vec<usize> = (0..self.dataset.len()).collect();
-        let key = random_key(self.config.seed, Purpose::Order, epoch, 0);
-        order.shuffle(&mut ChaCha8Rng::from_seed(key));
+        let order = order(self.config, self.dataset.len(), self.dataset.bytes(), epoch);
         into_batches(&order, self.config.batch_size)
     }
 
@@ -486,7 +485,7 @@ impl<'a, 'b> Run<'a, 'b> {
             readable,
             self.config.seed,
             epoch as u64,
-            self.config.loader_threads,
+            self.config.threads_of_loader(self.device),
         )?)
     }
 
@@ -497,7 +496,7 @@ impl<'a, 'b> Run<'a, 'b> {
     ) -> Result<Loader, LoaderError> {
         let batches = images.chunks(self.config.batch_size).map(<[usize]>::to_vec).collect();
         let views = self.config.views.clone();
-        Loader::evaluation(dataset, views, batches, self.config.loader_threads)
+        Loader::evaluation(dataset, views, batches, self.config.threads_of_loader(self.device))
     }
 
     /// Names images that turned out unreadable, and stops the run when they are too many.
@@ -572,12 +571,19 @@ impl<'a, 'b> Run<'a, 'b> {
         self.step = 0;
         let sums = std::mem::replace(&mut self.epoch_sums, Sums::zero(self.device));
         let Some(measures) = sums.measures() else { return Ok(()) };
+        let seconds = watch.epoch_start.elapsed().as_secs_f64();
         self.event(Event::Epoch {
             epoch,
             measures,
             learning_rate,
             images: watch.epoch_images,
-            seconds: watch.epoch_start.elapsed().as_secs_f64(),
+            seconds,
+        })?;
+        self.event(Event::Loader {
+            epoch,
+            threads: loader.threads(),
+            images: watch.epoch_images,
+            seconds,
             waited: loader.waited().as_secs_f64(),
         })
     }
@@ -697,6 +703,41 @@ fn check_sizes(config: &Config, dataset: &Dataset) -> Result<(), PretrainError> 
     Ok(())
 }
 
+/// All of `images` in an order that follows from the seed and the epoch; `bytes` is the size of all
+/// together, where it is known.
+fn order(config: &Config, images: usize, bytes: Option<u64>, epoch: usize) -> Vec<usize> {
+    let key = random_key(config.seed, Purpose::Order, epoch, 0);
+    let mut random = ChaCha8Rng::from_seed(key);
+    let mut order: Vec<usize> = (0..images).collect();
+    match (config.shuffle, bytes) {
+        (Shuffle::Local, Some(bytes)) => shuffle_locally(&mut order, bytes, &mut random),
+        _ => order.shuffle(&mut random),
+    }
+    order
+}
+
+/// Bytes of a stretch that [`shuffle_locally`] takes as one.
+const STRETCH_BYTES: u64 = 32 << 20;
+
+/// Stretches that it mixes.
+const STRETCHES: usize = 32;
+
+/// Puts stretches of about 32 MiB in random order and shuffles 32 of them at a time.
+///
+/// Neighbours in a file then come up within a gigabyte of one another, which the page cache holds,
+/// and images of 32 random places are mixed. `bytes` is the size of all images together.
+fn shuffle_locally(order: &mut Vec<usize>, bytes: u64, random: &mut ChaCha8Rng) {
+    let images = order.len() as u64;
+    let stretch = (images * STRETCH_BYTES / bytes.max(1)).clamp(1, images.max(1)) as usize;
+    let mut stretches: Vec<&[usize]> = order.chunks(stretch).collect();
+    stretches.shuffle(random);
+    let mut shuffled = stretches.concat();
+    for mixed in shuffled.chunks_mut(stretch * STRETCHES) {
+        mixed.shuffle(random);
+    }
+    *order = shuffled;
+}
+
 /// `order` in batches of `size`; the last may be smaller, but a single image left over joins the
 /// batch before it, for it would have nothing to be told apart from.
 fn into_batches(order: &[usize], size: usize) -> Vec<Vec<usize>> {
@@ -765,4 +806,45 @@ fn restore_prototypes(tensors: &NamedTensors, device: Device) -> Vec<Prototypes>
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_has_every_image_once_in_an_order_of_its_own() {
+        const IMAGES: usize = 10_007;
+        const STRETCH: usize = 50;
+        let bytes = Some(IMAGES as u64 * STRETCH_BYTES / STRETCH as u64);
+        let config = |shuffle, threads, seed| {
+            let preset = Config::resolve([Config::preset("small").unwrap()]).unwrap();
+            Config { shuffle, threads, loader_threads: threads, seed, ..preset }
+        };
+        for shuffle in [Shuffle::Full, Shuffle::Local] {
+            let first = order(&config(shuffle, 1, 3), IMAGES, bytes, 0);
+            let mut sorted = first.clone();
+            sorted.sort_unstable();
+            assert!(sorted.into_iter().eq(0..IMAGES));
+            assert!(first == order(&config(shuffle, 7, 3), IMAGES, bytes, 0), "threads");
+            assert!(first != order(&config(shuffle, 1, 3), IMAGES, bytes, 1), "the next epoch");
+            assert!(first != order(&config(shuffle, 1, 4), IMAGES, bytes, 0), "another seed");
+
+            // Images at a time that are mixed, and the stretches of the file that they are from.
+            let mixed: Vec<&[usize]> = first.chunks(STRETCH * STRETCHES).collect();
+            let stretches = mixed.iter().map(|images| {
+                let all: std::collections::BTreeSet<usize> =
+                    images.iter().map(|image| image / STRETCH).collect();
+                all.len()
+            });
+            let most = stretches.max().unwrap();
+            // The last stretch of the file is shorter, so that one may be cut in two.
+            assert_eq!(most <= STRETCHES + 1, shuffle == Shuffle::Local, "{most} stretches");
+            let neighbours = first.windows(2).filter(|pair| pair[1] == pair[0] + 1).count();
+            assert!(neighbours < IMAGES / 100, "{neighbours} images follow their neighbour");
+        }
+        // Where the size is not known there is nothing to be local in.
+        let full = order(&config(Shuffle::Full, 1, 3), IMAGES, None, 0);
+        assert!(order(&config(Shuffle::Local, 1, 3), IMAGES, None, 0) == full);
+    }
 }

@@ -272,7 +272,7 @@ fn assign_on_device(rows: &Tensor, centroids: &[f32]) -> Assignment {
 }
 
 /// Values of a row that one job sums up: those of all clusters stay in a core's cache.
-const WIDTH: usize = 32;
+const WIDTH: usize = 64;
 
 /// Sums of the rows of each cluster.
 pub struct Sums {

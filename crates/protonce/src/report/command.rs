@@ -40,6 +40,10 @@ fn flags(preset: &str, settings: &Table) -> Result<Vec<(String, Value)>, ConfigE
     for name in layer.keys() {
         compared.extend(own.get(name).map(|value| (name.clone(), value.clone())));
     }
+    // What runs usually settle where presets leave it open.
+    if settings.get("shuffle").and_then(Value::as_str) == Some("full") {
+        compared.insert("shuffle".to_owned(), "full".into());
+    }
     let differs =
         |(name, value): &(&String, &Value)| *name != "data" && compared.get(*name) != Some(value);
     let flags = settings.iter().filter(differs);
@@ -74,7 +78,7 @@ mod tests {
 
     #[test]
     fn only_what_differs_from_the_nearest_preset_is_said() {
-        let small = config("small", "data = 'cifar10.tar#train'\nepochs = 20");
+        let small = config("small", "data = 'cifar10.tar#train'\nepochs = 20\nshuffle = 'full'");
         assert_eq!(
             command(&small, "run").unwrap(),
             "protonce pretrain cifar10.tar#train --out run --preset small --epochs 20"

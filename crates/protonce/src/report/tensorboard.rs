@@ -85,7 +85,9 @@ impl TensorBoard {
                 values.extend(self.prototypes(*epoch)?);
                 (done(*epoch, 1), values)
             }
-            Event::Skipped { .. } | Event::Checkpoint { .. } => return Ok(()),
+            Event::Loader { .. } | Event::Skipped { .. } | Event::Checkpoint { .. } => {
+                return Ok(());
+            }
         };
         self.write(step, What::Summary(Summary { values }))
     }

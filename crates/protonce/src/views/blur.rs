@@ -3,39 +3,52 @@
 //! Source: Gwosdek, Grewenig, Bruhn, Weickert, "Theoretical Foundations of Gaussian Convolution by
 //! Extended Box Filtering" (2011), as in Pillow's `ImagingGaussianBlur`.
 
-use super::Image;
+use super::Planes;
 use crate::widest::widest;
 
 const PASSES: usize = 3;
 
+/// Working memory of a blur, kept between calls.
+#[derive(Debug, Default)]
+pub struct BlurScratch {
+    padded: Vec<u8>,
+    sums: Vec<u16>,
+}
+
 /// Blurs with standard deviation `sigma` in pixels (Pillow's `GaussianBlur(radius=sigma)`).
 ///
-/// Pixels beyond the border repeat the border. `scratch` is working memory, kept between calls.
-pub fn gaussian_blur(image: &mut Image, sigma: f32, scratch: &mut Vec<u8>) {
-    if image.pixels.is_empty() {
+/// Pixels beyond the border repeat the border. Up to a deviation of 100 sums fit in 16 bits; a larger
+/// one counts as 100.
+pub fn gaussian_blur(view: &mut Planes, sigma: f32, scratch: &mut BlurScratch) {
+    if view.samples.is_empty() {
         return;
     }
-    let window = Window::new(box_radius(sigma));
-    along_rows(image, &window, scratch);
-    along_columns(image, &window, scratch);
+    let window = Window::new(box_radius(sigma.min(100.0)));
+    let (width, height) = (view.width, view.height);
+    scratch.sums.resize(width, 0);
+    for plane in view.channels_mut() {
+        along_rows(plane, width, &window, scratch);
+        along_columns(plane, width, height, &window, scratch);
+    }
 }
 
 widest! {
     /// A row with its borders repeated, then sums of shifted copies of itself.
-    fn along_rows(image: &mut Image, window: &Window, scratch: &mut Vec<u8>) {
-        let row_bytes = image.width * 3;
-        let margin = (window.radius + 1) * 3;
-        let mut sums = vec![0; row_bytes];
-        scratch.resize(row_bytes + 2 * margin, 0);
-        for row in image.pixels.chunks_exact_mut(row_bytes) {
+    fn along_rows(
+        plane: &mut [u8],
+        width: usize,
+        window: &Window,
+        scratch: &mut BlurScratch,
+    ) {
+        let BlurScratch { padded, sums } = scratch;
+        let margin = window.radius + 1;
+        padded.resize(width + 2 * margin, 0);
+        for row in plane.chunks_exact_mut(width) {
             for _ in 0..PASSES {
-                scratch[margin..margin + row_bytes].copy_from_slice(row);
-                for offset in (0..margin).step_by(3) {
-                    scratch[offset..offset + 3].copy_from_slice(&row[..3]);
-                    let end = margin + row_bytes + offset;
-                    scratch[end..end + 3].copy_from_slice(&row[row_bytes - 3..]);
-                }
-                window.apply(row, &mut sums, |step| &scratch[step * 3..step * 3 + row_bytes]);
+                padded[..margin].fill(row[0]);
+                padded[margin..margin + width].copy_from_slice(row);
+                padded[margin + width..].fill(row[width - 1]);
+                window.apply(row, sums, |step| &padded[step..step + width]);
             }
         }
     }
@@ -43,17 +56,21 @@ widest! {
 
 widest! {
     /// The same with whole rows as the elements, all columns at once.
-    fn along_columns(image: &mut Image, window: &Window, scratch: &mut Vec<u8>) {
-        let row_bytes = image.width * 3;
-        let last = image.height - 1;
-        let mut sums = vec![0; row_bytes];
+    fn along_columns(
+        plane: &mut [u8],
+        width: usize,
+        height: usize,
+        window: &Window,
+        scratch: &mut BlurScratch,
+    ) {
+        let BlurScratch { padded, sums } = scratch;
         for _ in 0..PASSES {
-            scratch.clear();
-            scratch.extend_from_slice(&image.pixels);
-            for (y, row) in image.pixels.chunks_exact_mut(row_bytes).enumerate() {
-                window.apply(row, &mut sums, |step| {
-                    let source = (y + step).saturating_sub(window.radius + 1).min(last);
-                    &scratch[source * row_bytes..(source + 1) * row_bytes]
+            padded.clear();
+            padded.extend_from_slice(plane);
+            for (y, row) in plane.chunks_exact_mut(width).enumerate() {
+                window.apply(row, sums, |step| {
+                    let source = (y + step).saturating_sub(window.radius + 1).min(height - 1);
+                    &padded[source * width..(source + 1) * width]
                 });
             }
         }
@@ -78,21 +95,46 @@ impl Window {
         Window { radius: whole as usize, full, edge: (ONE - (whole * 2 + 1) * full) / 2 }
     }
 
+    #[inline(always)]
+    fn weigh(&self, sum: u16, before: u8, after: u8) -> u8 {
+        const HALF: u32 = 1 << 23;
+        let beyond = u32::from(before) + u32::from(after);
+        ((u32::from(sum) * self.full + beyond * self.edge + HALF) >> 24) as u8
+    }
+
     /// Writes the weighted sum of 2·radius + 3 neighbours, where `shifted(step)` is the row `step`
     /// positions after the first neighbour.
     #[inline(always)]
-    fn apply<'a>(&self, row: &mut [u8], sums: &mut [u32], shifted: impl Fn(usize) -> &'a [u8]) {
-        const HALF: u32 = 1 << 23;
-        sums.fill(0);
-        for step in 1..=2 * self.radius + 1 {
-            for (sum, &value) in sums.iter_mut().zip(shifted(step)) {
-                *sum += u32::from(value);
+    fn apply<'a>(&self, row: &mut [u8], sums: &mut [u16], shifted: impl Fn(usize) -> &'a [u8]) {
+        let width = row.len();
+        match self.radius {
+            // The usual widths, whose sums fit in registers.
+            0 => {
+                let (a, b, c) = (&shifted(0)[..width], &shifted(1)[..width], &shifted(2)[..width]);
+                for x in 0..width {
+                    row[x] = self.weigh(u16::from(b[x]), a[x], c[x]);
+                }
             }
-        }
-        let edges = shifted(0).iter().zip(shifted(2 * self.radius + 2));
-        for ((value, &sum), (&before, &after)) in row.iter_mut().zip(&*sums).zip(edges) {
-            let beyond = u32::from(before) + u32::from(after);
-            *value = ((sum * self.full + beyond * self.edge + HALF) >> 24) as u8;
+            1 => {
+                let (a, b, c) = (&shifted(0)[..width], &shifted(1)[..width], &shifted(2)[..width]);
+                let (d, e) = (&shifted(3)[..width], &shifted(4)[..width]);
+                for x in 0..width {
+                    row[x] =
+                        self.weigh(u16::from(b[x]) + u16::from(c[x]) + u16::from(d[x]), a[x], e[x]);
+                }
+            }
+            radius => {
+                sums.fill(0);
+                for step in 1..=2 * radius + 1 {
+                    for (sum, &value) in sums.iter_mut().zip(shifted(step)) {
+                        *sum = sum.wrapping_add(u16::from(value));
+                    }
+                }
+                let edges = shifted(0).iter().zip(shifted(2 * radius + 2));
+                for ((value, &sum), (&before, &after)) in row.iter_mut().zip(&*sums).zip(edges) {
+                    *value = self.weigh(sum, before, after);
+                }
+            }
         }
     }
 }
@@ -115,9 +157,9 @@ mod tests {
     fn an_even_image_stays_as_it_is_however_wide_the_blur() {
         for (width, height) in [(1, 1), (2, 5), (7, 1)] {
             for sigma in [0.0, 0.1, 2.0, 40.0] {
-                let mut image = Image { width, height, pixels: vec![137; width * height * 3] };
-                gaussian_blur(&mut image, sigma, &mut Vec::new());
-                assert!(image.pixels.iter().all(|&value| value == 137), "{width}x{height} {sigma}");
+                let mut view = Planes { width, height, samples: vec![137; width * height * 3] };
+                gaussian_blur(&mut view, sigma, &mut BlurScratch::default());
+                assert!(view.samples.iter().all(|&value| value == 137), "{width}x{height} {sigma}");
             }
         }
     }
@@ -125,14 +167,14 @@ mod tests {
     #[test]
     fn a_wide_blur_has_the_asked_variance() {
         let (side, sigma) = (81, 6.0);
-        let mut image = Image { width: side, height: side, pixels: vec![0; side * side * 3] };
+        let mut view = Planes { width: side, height: side, samples: vec![0; side * side * 3] };
         // A bright column spreads along rows only; its profile is the kernel.
-        for row in image.pixels.chunks_exact_mut(side * 3) {
-            row[side / 2 * 3..side / 2 * 3 + 3].fill(255);
+        for row in view.samples.chunks_exact_mut(side) {
+            row[side / 2] = 255;
         }
-        gaussian_blur(&mut image, sigma, &mut Vec::new());
-        let row = &image.pixels[..side * 3];
-        let weight = |x: usize| f64::from(row[x * 3]);
+        gaussian_blur(&mut view, sigma, &mut BlurScratch::default());
+        let row = &view.samples[..side];
+        let weight = |x: usize| f64::from(row[x]);
         let total: f64 = (0..side).map(weight).sum();
         let variance: f64 =
             (0..side).map(|x| weight(x) * (x as f64 - (side / 2) as f64).powi(2) / total).sum();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::Serialize;
 
 use super::decode::format_name;
-use super::{Image, decode_into};
+use super::{Decoder, Image};
 use crate::data::Dataset;
 
 /// What a data set is made of.
@@ -85,13 +85,14 @@ pub fn check(dataset: &Dataset, threads: usize, progress: impl Fn(usize) + Sync)
     let look = || {
         let mut findings = Vec::new();
         let mut bytes = Vec::new();
-        let mut image = Image::default();
+        let (mut decoder, mut image) = (Decoder::default(), Image::default());
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= dataset.len() {
                 return findings;
             }
-            findings.push((index, Finding::of(dataset, index, &mut bytes, &mut image)));
+            findings
+                .push((index, Finding::of(dataset, index, &mut decoder, &mut bytes, &mut image)));
             progress(done.fetch_add(1, Ordering::Relaxed) + 1);
         }
     };
@@ -117,11 +118,17 @@ enum Finding {
 }
 
 impl Finding {
-    fn of(dataset: &Dataset, index: usize, bytes: &mut Vec<u8>, image: &mut Image) -> Finding {
+    fn of(
+        dataset: &Dataset,
+        index: usize,
+        decoder: &mut Decoder,
+        bytes: &mut Vec<u8>,
+        image: &mut Image,
+    ) -> Finding {
         if let Err(error) = dataset.read(index, bytes) {
             return Finding::Broken(error.to_string());
         }
-        let decoded = decode_into(bytes, image).and_then(|()| format_name(bytes));
+        let decoded = decoder.decode(bytes, image).and_then(|()| format_name(bytes));
         match decoded {
             Err(error) => Finding::Broken(error.to_string()),
             Ok(format) => Finding::Readable {

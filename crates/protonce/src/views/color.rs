@@ -1,175 +1,212 @@
-//! Colour and mirror operations on interleaved 8-bit RGB, as Pillow computes them.
+//! Colour and mirror operations on a view's 8-bit planes, as Pillow computes them.
 //!
-//! All work in place on `pixels`, a sequence of (red, green, blue) triples.
+//! Plain loops over planes: what compilers turn into vector instructions without help. All
+//! arithmetic is exact where Pillow's is rounded the same way, which the tests check for every colour
+//! there is.
 
+use super::Planes;
 use crate::widest::widest;
 
 /// Brightness of a pixel in 0..=255: Pillow's `L`, ITU-R 601 weights in 16-bit fixed point.
 #[inline(always)]
-fn luma(pixel: &[u8]) -> u8 {
-    let sum =
-        19595 * u32::from(pixel[0]) + 38470 * u32::from(pixel[1]) + 7471 * u32::from(pixel[2]);
+fn luma(red: u8, green: u8, blue: u8) -> u8 {
+    let sum = 19595 * u32::from(red) + 38470 * u32::from(green) + 7471 * u32::from(blue);
     ((sum + 0x8000) >> 16) as u8
 }
 
 /// `from` + factor · (`to` − `from`), cut off to a byte: Pillow's `Image.blend`.
-///
-/// Float to integer conversion saturates in Rust, which is the clipping Pillow does by hand when
-/// the factor extrapolates.
 #[inline(always)]
-fn blend(from: u8, to: u8, factor: f32) -> u8 {
-    (f32::from(from) + factor * (f32::from(to) - f32::from(from))) as u8
+fn blend(from: f32, to: u8, factor: f32) -> u8 {
+    truncate(from + factor * (f32::from(to) - from))
 }
 
-/// Blends every byte with one constant, through a table.
-fn blend_with_constant(pixels: &mut [u8], constant: u8, factor: f32) {
-    let table: [u8; 256] = std::array::from_fn(|value| blend(constant, value as u8, factor));
-    for value in pixels {
-        *value = table[usize::from(*value)];
+/// Cuts off to a byte; below 0 and not-a-number are 0, above 255 is 255.
+#[inline(always)]
+fn truncate(value: f32) -> u8 {
+    // Comparisons that a number which is none fails, in the form that is one instruction each.
+    let value = if value > 0.0 { value } else { 0.0 };
+    let value = if value < 255.0 { value } else { 255.0 };
+    // SAFETY: between 0 and 255.
+    unsafe { value.to_int_unchecked::<i32>() as u8 }
+}
+
+widest! {
+    fn blend_with_constant(samples: &mut [u8], constant: u8, factor: f32) {
+        for sample in samples {
+            *sample = blend(f32::from(constant), *sample, factor);
+        }
     }
 }
 
 /// Blends with black: factor 0 is black, 1 the image, above 1 brighter (`ImageEnhance.Brightness`).
-pub fn brightness(pixels: &mut [u8], factor: f32) {
-    blend_with_constant(pixels, 0, factor);
+pub fn brightness(view: &mut Planes, factor: f32) {
+    blend_with_constant(&mut view.samples, 0, factor);
 }
 
 /// Blends with the image's mean grey, rounded to a byte (`ImageEnhance.Contrast`).
-pub fn contrast(pixels: &mut [u8], factor: f32) {
-    let count = pixels.len() / 3;
-    if count == 0 {
+pub fn contrast(view: &mut Planes, factor: f32) {
+    let [red, green, blue] = view.channels();
+    if red.is_empty() {
         return;
     }
-    let sum: u64 = pixels.chunks_exact(3).map(|pixel| u64::from(luma(pixel))).sum();
+    let (mut sum, count) = (0, red.len());
+    // Blocks whose sums fit in 32 bits.
+    const BLOCK: usize = 1 << 16;
+    for ((red, green), blue) in red.chunks(BLOCK).zip(green.chunks(BLOCK)).zip(blue.chunks(BLOCK)) {
+        add_luma(red, green, blue, &mut sum);
+    }
     let mean = (sum as f64 / count as f64 + 0.5) as u8;
-    blend_with_constant(pixels, mean, factor);
+    blend_with_constant(&mut view.samples, mean, factor);
 }
 
 widest! {
-    /// Blends with the grey image (`ImageEnhance.Color`).
-    pub fn saturation(pixels: &mut [u8], factor: f32) {
-        for pixel in pixels.chunks_exact_mut(3) {
-            let grey = luma(pixel);
-            for value in pixel {
-                *value = blend(grey, *value, factor);
-            }
+    fn add_luma(red: &[u8], green: &[u8], blue: &[u8], total: &mut u64) {
+        let mut sum = 0u32;
+        for ((&red, &green), &blue) in red.iter().zip(green).zip(blue) {
+            sum += u32::from(luma(red, green, blue));
+        }
+        *total += u64::from(sum);
+    }
+}
+
+/// Blends with the grey image (`ImageEnhance.Color`).
+pub fn saturation(view: &mut Planes, factor: f32) {
+    let [red, green, blue] = view.channels_mut();
+    blend_with_grey(red, green, blue, factor);
+}
+
+widest! {
+    fn blend_with_grey(red: &mut [u8], green: &mut [u8], blue: &mut [u8], factor: f32) {
+        for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
+            let grey = f32::from(luma(*red, *green, *blue));
+            *red = blend(grey, *red, factor);
+            *green = blend(grey, *green, factor);
+            *blue = blend(grey, *blue, factor);
         }
     }
 }
 
+/// Turns the hue by `shift` full turns, in [−0.5, 0.5], through Pillow's 8-bit HSV.
+///
+/// Eight bits of hue lose colour, and so does Pillow: a published representation was trained on
+/// colours with this loss.
+pub fn hue(view: &mut Planes, shift: f32) {
+    // The shift in steps of hue, cut off towards zero, wrapping around the circle.
+    let steps = (f64::from(shift) * 255.0) as i32 as u8;
+    let [red, green, blue] = view.channels_mut();
+    turn_hue(red, green, blue, steps);
+}
+
 widest! {
-    /// Turns the hue by `shift` full turns, in [−0.5, 0.5], through Pillow's 8-bit HSV.
-    ///
-    /// Eight bits of hue lose colour, and so does Pillow: a published representation was trained on
-    /// colours with this loss.
-    pub fn hue(pixels: &mut [u8], shift: f32) {
-        // The shift in steps of hue, cut off towards zero, wrapping around the circle.
-        let steps = (f64::from(shift) * 255.0) as i32 as u8;
-        for pixel in pixels.chunks_exact_mut(3) {
-            let [hue, saturation, value] = to_hsv([pixel[0], pixel[1], pixel[2]]);
-            pixel.copy_from_slice(&to_rgb([hue.wrapping_add(steps), saturation, value]));
+    fn turn_hue(red: &mut [u8], green: &mut [u8], blue: &mut [u8], steps: u8) {
+        for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
+            let colour = [i32::from(*red), i32::from(*green), i32::from(*blue)];
+            let [hue, saturation, value] = to_hsv(colour);
+            // Without saturation the hue changes nothing.
+            let hue = (hue + i32::from(steps)) & 255;
+            let colour = to_rgb([hue, saturation, value]);
+            (*red, *green, *blue) = (colour[0] as u8, colour[1] as u8, colour[2] as u8);
         }
     }
 }
 
-/// Pillow's `rgb2hsv`: the mix of single and double precision decides roundings, so it is kept.
+/// Pillow's `rgb2hsv`. Where it rounds in double precision, single precision gives the same byte.
 #[inline(always)]
-fn to_hsv([red, green, blue]: [u8; 3]) -> [u8; 3] {
+fn to_hsv([red, green, blue]: [i32; 3]) -> [i32; 3] {
     let highest = red.max(green).max(blue);
     let lowest = red.min(green).min(blue);
-    if highest == lowest {
-        return [0, 0, highest];
-    }
-    // The hue lies at the highest channel's corner of the circle, in sixths, moved by how far the
-    // other two are from it.
-    let (ahead, behind, corner) = if red == highest {
-        (blue, green, 0.0)
-    } else if green == highest {
-        (red, blue, 2.0)
-    } else {
-        (green, red, 4.0)
-    };
-    let range = f32::from(highest - lowest);
-    let ahead = f32::from(highest - ahead) / range;
-    let behind = f32::from(highest - behind) / range;
-    let sixths = match corner {
-        0.0 => ahead - behind,
-        corner => (corner + f64::from(ahead) - f64::from(behind)) as f32,
-    };
-    // Into [0, 1): the sum is in (0.8, 1.9), so what is above 1 is the remainder.
-    let turn = f64::from(sixths) / 6.0 + 1.0;
-    let turn = (if turn >= 1.0 { turn - 1.0 } else { turn }) as f32;
-    let saturation = range / f32::from(highest);
-    [(f64::from(turn) * 255.0) as u8, (f64::from(saturation) * 255.0) as u8, highest]
+    let middle = red + green + blue - highest - lowest;
+    // A grey pixel has no range and black no value: any divisor gives saturation 0.
+    let range = highest - lowest;
+    let divisor = range.max(1) as f32;
+    // The hue lies at the highest channel's corner of the circle, in sixths, and is drawn to one
+    // side by the channel ahead of it, to the other by the one behind.
+    let (red_highest, green_highest) = (red == highest, green == highest);
+    let ahead = select(red_highest, blue, select(green_highest, red, green));
+    let behind = select(red_highest, green, select(green_highest, blue, red));
+    let corner = select(red_highest, 0, select(green_highest, 2, 4));
+    let away = (highest - middle) as f32 / divisor;
+    let sixths =
+        if ahead <= behind { (corner + 1) as f32 - away } else { (corner - 1) as f32 + away };
+    let turn = sixths / 6.0;
+    let turn = if turn < 0.0 { turn + 1.0 } else { turn };
+    let saturation = range as f32 / highest.max(1) as f32;
+    [times_255(turn), times_255(saturation), highest]
 }
 
-/// Pillow's `hsv2rgb`.
+/// The whole part of 255 · `share` for a share in [0, 1], as if the product were not rounded.
 #[inline(always)]
-fn to_rgb([hue, saturation, value]: [u8; 3]) -> [u8; 3] {
-    let Hue { order, remainder } = HUES[usize::from(hue)];
-    let saturation = SATURATIONS[usize::from(saturation)];
-    // Rounds to nearest; without saturation all three are the value itself.
-    let scale = |share: f64| (f64::from(value) * share + 0.5) as u8;
-    let parts = [
-        value,
-        scale(1.0 - saturation),
-        scale(1.0 - saturation * remainder),
-        scale(1.0 - saturation * (1.0 - remainder)),
-    ];
-    order.map(|part| parts[usize::from(part & 3)])
+fn times_255(share: f32) -> i32 {
+    // SAFETY: the callers' quotients of bytes lie between 0 and 1.
+    let whole = unsafe { (share * 255.0).to_int_unchecked::<i32>() };
+    // 256 times the share is exact, and so is its difference to a number this near.
+    whole - i32::from(share * 256.0 - (whole as f32) < share)
 }
 
-/// What a hue of 0..=255 means.
-#[derive(Clone, Copy)]
-struct Hue {
-    /// Which of value, low, falling and rising (0 to 3) is red, green and blue.
-    order: [u8; 3],
-    /// How far into its sixth of the circle it is.
-    remainder: f64,
+/// Pillow's `hsv2rgb`. All products are whole numbers below 2²⁴, exact in single precision, and no
+/// quotient comes near enough to a half for its rounding to matter.
+#[inline(always)]
+fn to_rgb([hue, saturation, value]: [i32; 3]) -> [i32; 3] {
+    // The sixth of the circle, and how far into it in 255ths.
+    let sixths = hue * 6;
+    let sector = (sixths * 257 + 257) >> 16;
+    let remainder = sixths - sector * 255;
+    let low = scale(value, saturation * 255);
+    let falling = scale(value, saturation * remainder);
+    let rising = scale(value, saturation * (255 - remainder));
+    // Red, green and blue in each sixth; the circle's end is its beginning.
+    let odd = sector & 1 == 1;
+    let around = (sector == 5) | (sector == 0) | (sector == 6);
+    let red = select(around, value, select(sector == 1, falling, select(sector == 4, rising, low)));
+    let green_high = (sector == 1) | (sector == 2);
+    let green_low = (sector == 4) | (sector == 5);
+    let green = select(green_low, low, select(green_high, value, select(odd, falling, rising)));
+    let blue_high = (sector == 3) | (sector == 4);
+    let blue_low = (sector == 0) | (sector == 1) | (sector == 6);
+    let blue = select(blue_low, low, select(blue_high, value, select(odd, falling, rising)));
+    [red, green, blue]
 }
 
-const HUES: [Hue; 256] = {
-    const ORDERS: [[u8; 3]; 6] = [[0, 3, 1], [2, 0, 1], [1, 0, 3], [1, 2, 0], [3, 1, 0], [0, 1, 2]];
-    let mut hues = [Hue { order: [0; 3], remainder: 0.0 }; 256];
-    let mut hue = 0;
-    while hue < 256 {
-        let sixths = hue as f64 * 6.0 / 255.0;
-        let sector = sixths as usize;
-        let remainder = (sixths - sector as f64) as f32 as f64;
-        hues[hue] = Hue { order: ORDERS[sector % 6], remainder };
-        hue += 1;
-    }
-    hues
-};
+/// `value` less its share of `less` in 65025, rounded to nearest.
+#[inline(always)]
+fn scale(value: i32, less: i32) -> i32 {
+    let product = value as f32 * (65025 - less) as f32;
+    // SAFETY: between 0 and 256.
+    unsafe { (product * (1.0 / 65025.0) + 0.5).to_int_unchecked::<i32>() }
+}
 
-const SATURATIONS: [f64; 256] = {
-    let mut saturations = [0.0; 256];
-    let mut saturation = 0;
-    while saturation < 256 {
-        saturations[saturation] = (saturation as f64 / 255.0) as f32 as f64;
-        saturation += 1;
-    }
-    saturations
-};
+/// `yes` or `no`, both of which are there already: nothing to jump over.
+#[inline(always)]
+fn select(holds: bool, yes: i32, no: i32) -> i32 {
+    if holds { yes } else { no }
+}
 
 /// Replaces colour by its brightness in all three channels (`RandomGrayscale`).
-pub fn grey(pixels: &mut [u8]) {
-    for pixel in pixels.chunks_exact_mut(3) {
-        pixel.fill(luma(pixel));
+pub fn grey(view: &mut Planes) {
+    let [red, green, blue] = view.channels_mut();
+    to_grey(red, green, blue);
+}
+
+widest! {
+    fn to_grey(red: &mut [u8], green: &mut [u8], blue: &mut [u8]) {
+        for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
+            let grey = luma(*red, *green, *blue);
+            (*red, *green, *blue) = (grey, grey, grey);
+        }
     }
 }
 
-/// Mirrors left to right an image of `width` pixels a row.
-pub fn flip(pixels: &mut [u8], width: usize) {
-    for row in pixels.chunks_exact_mut(width.max(1) * 3) {
-        let (mut left, mut right) = (0, width.saturating_sub(1));
-        while left < right {
-            for channel in 0..3 {
-                row.swap(left * 3 + channel, right * 3 + channel);
-            }
-            left += 1;
-            right -= 1;
-        }
+/// Inverts every sample of at least `threshold` (`RandomSolarize`).
+pub fn solarise(view: &mut Planes, threshold: u8) {
+    for sample in &mut view.samples {
+        *sample = if *sample >= threshold { 255 - *sample } else { *sample };
+    }
+}
+
+/// Mirrors left to right.
+pub fn flip(view: &mut Planes) {
+    for row in view.samples.chunks_exact_mut(view.width.max(1)) {
+        row.reverse();
     }
 }
 
@@ -195,7 +232,10 @@ mod tests {
             hue = (f64::from(turn) * 255.0) as u8;
             saturation = (f64::from(range / f32::from(highest)) * 255.0) as u8;
         }
-        hue = hue.wrapping_add(steps);
+        pillow_rgb(hue.wrapping_add(steps), saturation, highest)
+    }
+
+    fn pillow_rgb(hue: u8, saturation: u8, highest: u8) -> [u8; 3] {
         if saturation == 0 {
             return [highest; 3];
         }
@@ -215,25 +255,61 @@ mod tests {
         }
     }
 
+    /// Every colour once.
+    fn every_colour() -> Planes {
+        let mut samples = Vec::with_capacity(3 << 24);
+        for channel in 0..3 {
+            samples.extend((0..1u32 << 24).map(|colour| (colour >> (8 * channel)) as u8));
+        }
+        Planes { width: 4096, height: 4096, samples }
+    }
+
     #[test]
-    fn hue_is_pillows_for_every_third_level_of_every_channel() {
-        let colours: Vec<[u8; 3]> = (0..86usize.pow(3))
-            .map(|i| [i % 86, i / 86 % 86, i / 86 / 86].map(|level| level as u8 * 3))
-            .collect();
-        for shift in [-0.5, -0.1, 0.0, 0.07, 0.31] {
-            let mut pixels = colours.concat();
-            hue(&mut pixels, shift);
-            let steps = (f64::from(shift) * 255.0) as i32 as u8;
-            for (found, &colour) in pixels.chunks_exact(3).zip(&colours) {
-                assert_eq!(found, pillow_hue(colour, steps), "{colour:?} by {shift}");
+    fn hue_is_pillows_for_every_colour() {
+        let mut view = every_colour();
+        let shift = 0.07;
+        hue(&mut view, shift);
+        let steps = (f64::from(shift) * 255.0) as i32 as u8;
+        let [red, green, blue] = view.channels();
+        for colour in 0..1usize << 24 {
+            let from = [0, 8, 16].map(|bits| (colour >> bits) as u8);
+            let found = [red[colour], green[colour], blue[colour]];
+            assert_eq!(found, pillow_hue(from, steps), "{from:?}");
+        }
+    }
+
+    #[test]
+    fn every_hue_saturation_and_value_becomes_pillows_colour() {
+        for hsv in 0..1u32 << 24 {
+            let [hue, saturation, value] = [0, 8, 16].map(|bits| (hsv >> bits) as u8);
+            let found = to_rgb([hue, saturation, value].map(i32::from)).map(|sample| sample as u8);
+            assert_eq!(found, pillow_rgb(hue, saturation, value), "{hue} {saturation} {value}");
+        }
+    }
+
+    #[test]
+    fn blending_cuts_off_as_a_saturating_conversion_does() {
+        for from in [0, 1, 77, 200, 255u8] {
+            for to in 0..=255u8 {
+                for factor in [0.0, 0.6, 1.0, 1.37, 2.5, f32::NAN] {
+                    let exact = f32::from(from) + factor * (f32::from(to) - f32::from(from));
+                    assert_eq!(blend(from.into(), to, factor), exact as u8);
+                }
             }
         }
     }
 
     #[test]
+    fn solarising_inverts_the_bright_samples() {
+        let mut view = Planes { width: 1, height: 1, samples: vec![127, 128, 255] };
+        solarise(&mut view, 128);
+        assert_eq!(view.samples, [127, 127, 0]);
+    }
+
+    #[test]
     fn an_odd_width_flips_around_its_middle() {
-        let mut pixels = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18];
-        flip(&mut pixels, 3);
-        assert_eq!(pixels, [7, 8, 9, 4, 5, 6, 1, 2, 3, 16, 17, 18, 13, 14, 15, 10, 11, 12]);
+        let mut view = Planes { width: 3, height: 1, samples: (1..=9).collect() };
+        flip(&mut view);
+        assert_eq!(view.samples, [3, 2, 1, 6, 5, 4, 9, 8, 7]);
     }
 }

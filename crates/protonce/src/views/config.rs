@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Recipe {
-    /// Resized crop → grey → jitter → flip → normalise (MoCo v1, PCL v1).
+    /// Resized crop → grey → jitter → solarise → flip → normalise (MoCo v1, PCL v1).
     V1,
-    /// Resized crop → jitter → grey → blur → flip → normalise (MoCo v2, PCL v2).
+    /// Resized crop → jitter → grey → blur → solarise → flip → normalise (MoCo v2, PCL v2).
     V2,
 }
 
@@ -41,15 +41,52 @@ pub struct ViewConfig {
     pub blur_probability: f64,
     /// Standard deviation of the blur in pixels.
     pub blur_sigma: [f64; 2],
+    /// How often the bright samples of a view are inverted (BYOL).
+    #[serde(default)]
+    pub solarise_probability: f64,
+    /// The least sample, of 0 to 255, that is bright.
+    #[serde(default = "middle")]
+    pub solarise_threshold: u8,
     /// How often a view is mirrored left to right.
     pub flip_probability: f64,
+    /// Small views an image besides the two full ones (multi-crop; SwAV).
+    #[serde(default)]
+    pub local_views: usize,
+    /// Side of a small view in pixels.
+    #[serde(default = "local_size")]
+    pub local_size: usize,
+    /// Share of the image's area that a small view covers.
+    #[serde(default = "local_crop_scale")]
+    pub local_crop_scale: [f64; 2],
     /// Subtracted from each channel (red, green, blue) after scaling to [0, 1].
     pub mean: [f64; 3],
     /// Each channel is divided by this afterwards.
     pub std: [f64; 3],
 }
 
+fn middle() -> u8 {
+    128
+}
+
+fn local_size() -> usize {
+    96
+}
+
+fn local_crop_scale() -> [f64; 2] {
+    [0.05, 0.2]
+}
+
 impl ViewConfig {
+    /// What the small views are like: everything but size and crop is that of the full ones.
+    pub fn local(&self) -> ViewConfig {
+        ViewConfig {
+            image_size: self.local_size,
+            eval_resize: self.eval_resize.max(self.local_size),
+            crop_scale: self.local_crop_scale,
+            ..self.clone()
+        }
+    }
+
     /// The views of MoCo v1 and PCL v1.
     pub fn v1(image_size: usize) -> ViewConfig {
         ViewConfig {
@@ -75,7 +112,12 @@ impl ViewConfig {
             grey_probability: 0.2,
             blur_probability: 0.5,
             blur_sigma: [0.1, 2.0],
+            solarise_probability: 0.0,
+            solarise_threshold: middle(),
             flip_probability: 0.5,
+            local_views: 0,
+            local_size: local_size(),
+            local_crop_scale: local_crop_scale(),
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
         }
@@ -116,13 +158,20 @@ impl ViewConfig {
             &self.eval_resize,
             "at least image_size and at most 8192 pixels",
         )?;
-        let [low, high] = self.crop_scale;
+        for (setting, scale) in
+            [("crop_scale", self.crop_scale), ("local_crop_scale", self.local_crop_scale)]
+        {
+            let [low, high] = scale;
+            let holds = 0.0 < low && low <= high && high <= 1.0;
+            check(holds, setting, &scale, "[low, high] with 0 < low <= high <= 1")?;
+        }
         check(
-            0.0 < low && low <= high && high <= 1.0,
-            "crop_scale",
-            &self.crop_scale,
-            "[low, high] with 0 < low <= high <= 1",
+            (1..=MAX_IMAGE_SIZE).contains(&self.local_size),
+            "local_size",
+            &self.local_size,
+            "between 1 and 4096 pixels",
         )?;
+        check(self.local_views <= 64, "local_views", &self.local_views, "at most 64")?;
         let [low, high] = self.crop_ratio;
         check(
             0.0 < low && low <= high && high.is_finite(),
@@ -141,6 +190,7 @@ impl ViewConfig {
             ("jitter_probability", self.jitter_probability),
             ("grey_probability", self.grey_probability),
             ("blur_probability", self.blur_probability),
+            ("solarise_probability", self.solarise_probability),
             ("flip_probability", self.flip_probability),
         ] {
             let holds = (0.0..=1.0).contains(&probability);
@@ -206,7 +256,7 @@ mod tests {
     #[test]
     fn a_setting_out_of_range_is_named() {
         type Break = fn(&mut ViewConfig);
-        let broken: [(&str, Break); 11] = [
+        let broken: [(&str, Break); 15] = [
             ("image_size", |config| config.image_size = 0),
             ("eval_resize", |config| config.eval_resize = 31),
             ("crop_scale", |config| config.crop_scale = [0.0, 1.0]),
@@ -218,6 +268,10 @@ mod tests {
             ("blur_sigma", |config| config.blur_sigma = [0.1, f64::INFINITY]),
             ("mean", |config| config.mean[1] = f64::NAN),
             ("std", |config| config.std[2] = 0.0),
+            ("solarise_probability", |config| config.solarise_probability = -1.0),
+            ("local_views", |config| config.local_views = 65),
+            ("local_size", |config| config.local_size = 0),
+            ("local_crop_scale", |config| config.local_crop_scale = [0.5, 0.4]),
         ];
         for (setting, change) in broken {
             let mut config = ViewConfig::v2(32);

@@ -1,7 +1,8 @@
 //! Encoded bytes → 8-bit RGB pixels.
 //!
-//! JPEG goes to `zune-jpeg` directly, the other formats through `image`, which uses the same
-//! decoder but copies the file and reads its headers three times over.
+//! Plain JPEGs, which nearly all are, have a reader of our own ([`super::jpeg`]: twice as fast, and to
+//! the pixels of libjpeg). Other JPEGs go to `zune-jpeg`, other formats through `image`; pixels
+//! that were stored as they are (binary PPM, which packed files use) need no decoder.
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,6 +13,8 @@ use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
+
+use super::{CropBox, jpeg};
 
 /// Most pixels an image may have: a file of a few bytes can claim billions.
 pub const MAX_PIXELS: u64 = 1 << 27;
@@ -74,19 +77,69 @@ pub enum DecodeError {
 /// When the bytes are empty, of no known format, damaged, cut short or of too many pixels.
 pub fn decode(bytes: &[u8]) -> Result<Image, DecodeError> {
     let mut image = Image::default();
-    decode_into(bytes, &mut image)?;
+    Decoder::default().decode(bytes, &mut image)?;
     Ok(image)
 }
 
-/// [`decode`] into an existing image, whose memory is used again where possible.
-///
-/// # Errors
-/// As [`decode`]; the image's contents are then unspecified.
-pub fn decode_into(bytes: &[u8], image: &mut Image) -> Result<(), DecodeError> {
-    if bytes.is_empty() {
-        return Err(DecodeError::Empty);
+/// Decodes one image after another, with the same working memory.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    jpeg: jpeg::Reader,
+}
+
+impl Decoder {
+    /// [`decode`] into an existing image, whose memory is used again where possible.
+    ///
+    /// # Errors
+    /// As [`decode`]; the image's contents are then unspecified.
+    pub fn decode(&mut self, bytes: &[u8], image: &mut Image) -> Result<(), DecodeError> {
+        let whole = |width, height| CropBox { left: 0, top: 0, width, height };
+        self.decode_part(bytes, image, whole)
     }
-    let format = guess_format(bytes)?;
+
+    /// The same where only a part will be looked at: `part` is told width and height of the image
+    /// and says which. Pixels elsewhere are then unspecified, while whether an image can be read
+    /// does not depend on the part.
+    ///
+    /// # Errors
+    /// As [`decode`]; the image's contents are then unspecified.
+    pub fn decode_part(
+        &mut self,
+        bytes: &[u8],
+        image: &mut Image,
+        part: impl FnOnce(usize, usize) -> CropBox,
+    ) -> Result<(), DecodeError> {
+        if bytes.is_empty() {
+            return Err(DecodeError::Empty);
+        }
+        if bytes.starts_with(PIXELS) {
+            read_pixels(bytes, image)?;
+            part(image.width, image.height);
+            return Ok(());
+        }
+        let format = guess_format(bytes)?;
+        if format == ImageFormat::Jpeg
+            && let Some(header) = self.jpeg.read_header(bytes)
+            && header.orientation.is_none_or(|turn| turn == Orientation::NoTransforms)
+            && check_size(header.width as u64, header.height as u64).is_ok()
+        {
+            let part = part(header.width, header.height);
+            return match self.jpeg.decode(bytes, &header, part, image) {
+                Some(()) => Ok(()),
+                None => decode_with_library(bytes, format, image),
+            };
+        }
+        decode_with_library(bytes, format, image)?;
+        part(image.width, image.height);
+        Ok(())
+    }
+}
+
+fn decode_with_library(
+    bytes: &[u8],
+    format: ImageFormat,
+    image: &mut Image,
+) -> Result<(), DecodeError> {
     // Decoders are other people's code fed with other people's files. A panic in one is a damaged
     // image, not the end of a run of several days.
     let decoded = catch_unwind(AssertUnwindSafe(|| match format {
@@ -96,12 +149,48 @@ pub fn decode_into(bytes: &[u8], image: &mut Image) -> Result<(), DecodeError> {
     decoded.unwrap_or_else(|_| Err(malformed(format, "the decoder panicked")))
 }
 
+/// How pixels that are stored as they are begin: a binary PPM, in the one spelling that
+/// [`write_pixels`] has.
+const PIXELS: &[u8] = b"P6\n";
+
+/// Appends an image as it is: width, height, then its pixels.
+pub(super) fn write_pixels(image: &Image, bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(PIXELS);
+    bytes.extend_from_slice(format!("{} {}\n255\n", image.width, image.height).as_bytes());
+    bytes.extend_from_slice(&image.pixels);
+}
+
+fn read_pixels(bytes: &[u8], image: &mut Image) -> Result<(), DecodeError> {
+    let malformed =
+        |reason: &str| DecodeError::Malformed { format: "PPM", reason: reason.to_owned() };
+    let mut lines = bytes[PIXELS.len()..].splitn(3, |&byte| byte == b'\n');
+    let (size, depth, pixels) = (lines.next(), lines.next(), lines.next());
+    let size = size.and_then(|size| std::str::from_utf8(size).ok()?.split_once(' '));
+    let number = |text: &str| text.parse::<u32>().ok().map(u64::from);
+    let size = size.and_then(|(width, height)| number(width).zip(number(height)));
+    let (Some((width, height)), Some(b"255"), Some(pixels)) = (size, depth, pixels) else {
+        return Err(malformed("expected a width, a height and 255"));
+    };
+    check_size(width, height)?;
+    if pixels.len() as u64 != width * height * 3 {
+        return Err(malformed("the number of pixels is not width times height"));
+    }
+    image.width = width as usize;
+    image.height = height as usize;
+    image.pixels.clear();
+    image.pixels.extend_from_slice(pixels);
+    Ok(())
+}
+
 /// Name of the format of encoded bytes.
 ///
 /// # Errors
 /// When it is none that can be read.
 pub(super) fn format_name(bytes: &[u8]) -> Result<&'static str, DecodeError> {
-    guess_format(bytes).map(name)
+    match bytes.starts_with(PIXELS) {
+        true => Ok("PPM"),
+        false => guess_format(bytes).map(name),
+    }
 }
 
 fn guess_format(bytes: &[u8]) -> Result<ImageFormat, DecodeError> {
@@ -170,7 +259,7 @@ fn decode_jpeg(bytes: &[u8], image: &mut Image) -> Result<(), DecodeError> {
 fn reaches_end_of_image(bytes: &[u8]) -> bool {
     let mut position = 0;
     let mut scan_seen = false;
-    while let Some(marker) = bytes[position..].iter().position(|&byte| byte == 0xff) {
+    while let Some(marker) = memchr::memchr(0xff, &bytes[position..]) {
         position += marker + 1;
         match bytes.get(position) {
             None => return false,

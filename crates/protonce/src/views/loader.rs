@@ -1,11 +1,14 @@
 //! Batches of views, made on several threads, in the order of a plan.
 //!
-//! Threads take one image at a time, not one batch, so that the first batch is ready as soon as the
-//! cores together can make it. A batch's memory is laid out before its first image is begun, and
+//! Threads take a few images at a time, not one batch, so that the first batch is ready as soon as the
+//! cores together can make it: one where views are large, more where they are so quickly made that
+//! threads would meet at the lock. A batch's memory is laid out before its first image is begun, and
 //! every image is written straight to its place. How far threads run ahead is bounded; a consumer
 //! that pauses makes them pause.
 
+use std::any::Any;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Image, Renderer, ViewConfig, ViewParameters, ViewRandom, decode_into};
+use super::{
+    ConfigError, CropBox, Decoder, Image, Renderer, ViewConfig, ViewParameters, ViewRandom,
+};
 use crate::data::Dataset;
 
 /// Views of the images of one step.
@@ -27,6 +32,11 @@ pub struct Batch {
     pub views: Vec<Vec<f32>>,
     /// Side of a view in pixels.
     pub image_size: usize,
+    /// The small views of multi-crop training, as many as are configured, laid out like `views` at
+    /// `local_size` pixels a side.
+    pub local_views: Vec<Vec<f32>>,
+    /// Side of a small view in pixels.
+    pub local_size: usize,
     /// The images of the plan that could not be read, in its order.
     pub unreadable: Vec<Unreadable>,
 }
@@ -76,7 +86,7 @@ pub enum LoaderError {
 ///
 /// The same batches come out bit for bit whatever the number of threads. An image that cannot be
 /// read is left out of its batch and reported there. After an error the iterator ends. Dropping it
-/// stops the threads as soon as each has finished its image.
+/// stops the threads as soon as each has finished the few images it is at.
 #[derive(Debug)]
 pub struct Loader {
     shared: Arc<Shared>,
@@ -95,10 +105,14 @@ enum Mode {
 }
 
 impl Mode {
-    fn views(self) -> usize {
+    /// Sides in pixels of the views of an image, full ones first.
+    fn sizes(self, config: &ViewConfig) -> Vec<usize> {
         match self {
-            Mode::Training { views, .. } => views,
-            Mode::Evaluation => 1,
+            Mode::Training { views, .. } => {
+                let full = std::iter::repeat_n(config.image_size, views);
+                full.chain(std::iter::repeat_n(config.local_size, config.local_views)).collect()
+            }
+            Mode::Evaluation => vec![config.image_size],
         }
     }
 }
@@ -120,7 +134,7 @@ impl Loader {
         Loader::start(dataset, config, plan, Mode::Training { seed, epoch, views: 2 }, threads)
     }
 
-    /// One random view an image, otherwise as [`Loader::training`].
+    /// One random view an image and no small ones, otherwise as [`Loader::training`].
     ///
     /// # Errors
     /// When a setting is out of range, an index is not in the data set or no thread can be started.
@@ -132,6 +146,7 @@ impl Loader {
         epoch: u64,
         threads: usize,
     ) -> Result<Loader, LoaderError> {
+        let config = ViewConfig { local_views: 0, ..config };
         Loader::start(dataset, config, plan, Mode::Training { seed, epoch, views: 1 }, threads)
     }
 
@@ -165,17 +180,8 @@ impl Loader {
             threads => threads,
         };
         let ahead = batches_ahead(&config, &plan, mode, threads);
-        let shared = Arc::new(Shared {
-            dataset,
-            config,
-            plan,
-            mode,
-            ahead,
-            state: Mutex::default(),
-            room: Condvar::new(),
-            ready: Condvar::new(),
-        });
-        Loader::spawn(shared, threads)
+        let at_once = images_at_once(&config, &plan, mode, threads);
+        Loader::spawn(Arc::new(Shared::new(dataset, config, plan, mode, ahead, at_once)), threads)
     }
 
     fn spawn(shared: Arc<Shared>, threads: usize) -> Result<Loader, LoaderError> {
@@ -198,14 +204,23 @@ impl Loader {
         self.waited
     }
 
+    /// Threads that make views.
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
     /// Hands back the memory of a batch's views for use in a later batch.
     ///
     /// Worth it for large views: the system gives memory to a process in pages of a few kilobytes
     /// and clears every one.
     pub fn recycle(&self, batch: Batch) {
         let mut state = self.shared.lock();
-        if state.spare.len() < self.shared.mode.views() * 2 {
-            state.spare.extend(batch.views);
+        for (spare, buffer) in
+            state.spare.iter_mut().zip(batch.views.into_iter().chain(batch.local_views))
+        {
+            if spare.len() < 2 {
+                spare.push(buffer);
+            }
         }
     }
 }
@@ -264,10 +279,19 @@ fn batches_ahead(config: &ViewConfig, plan: &[Vec<usize>], mode: Mode, threads: 
     const MEMORY: usize = 512 << 20;
     const USUAL: usize = 4;
     let largest = plan.iter().map(Vec::len).max().unwrap_or(0).max(1);
-    let image_bytes = config.image_size * config.image_size * 3 * size_of::<f32>();
-    let fitting = MEMORY / (image_bytes * mode.views() * largest).max(1);
+    let numbers = mode.sizes(config).iter().map(|size| size * size * 3).sum::<usize>();
+    let fitting = MEMORY / (numbers * size_of::<f32>() * largest).max(1);
     let occupying = 2 * threads / largest + 1;
     fitting.min(occupying.max(USUAL)).max(2)
+}
+
+/// Images that a thread takes at a time: as many as make a good number of pixels, but no more than
+/// leave every thread some of each batch.
+fn images_at_once(config: &ViewConfig, plan: &[Vec<usize>], mode: Mode, threads: usize) -> usize {
+    const PIXELS: usize = 16_384;
+    let largest = plan.iter().map(Vec::len).max().unwrap_or(0);
+    let pixels = mode.sizes(config).iter().map(|size| size * size).sum::<usize>();
+    (PIXELS / pixels.max(1)).min(largest / (4 * threads.max(1))).max(1)
 }
 
 /// What the consumer and the threads share.
@@ -277,8 +301,12 @@ struct Shared {
     config: ViewConfig,
     plan: Vec<Vec<usize>>,
     mode: Mode,
+    /// Sides of the views of an image.
+    sizes: Vec<usize>,
     /// Batches that may be open at once.
     ahead: usize,
+    /// Images that a thread takes at a time.
+    at_once: usize,
     state: Mutex<State>,
     /// Signalled when a batch was taken, or when threads should stop.
     room: Condvar,
@@ -294,7 +322,8 @@ struct State {
     open: VecDeque<Assembly>,
     /// The next image to hand out: its batch, its position in that batch.
     next: (usize, usize),
-    spare: Vec<Vec<f32>>,
+    /// Buffers to use again, for each view of an image.
+    spare: Vec<Vec<Vec<f32>>>,
     error: Option<LoaderError>,
     stop: bool,
 }
@@ -310,55 +339,91 @@ struct Assembly {
     unreadable: Vec<(usize, Unreadable)>,
 }
 
-/// One image to make views of.
+/// Neighbouring images of a batch to make views of.
 struct Task {
     batch: usize,
-    position: usize,
-    index: usize,
-    slots: Vec<Slot>,
+    positions: Range<usize>,
 }
 
-/// The place of one view in its batch.
+/// The place of one view of a task's images in their batch.
 struct Slot {
     start: *mut f32,
+    images: usize,
+    /// Numbers an image.
     length: usize,
 }
 
 impl Shared {
+    fn new(
+        dataset: Arc<Dataset>,
+        config: ViewConfig,
+        plan: Vec<Vec<usize>>,
+        mode: Mode,
+        ahead: usize,
+        at_once: usize,
+    ) -> Shared {
+        let sizes = mode.sizes(&config);
+        let state = State { spare: vec![Vec::new(); sizes.len()], ..State::default() };
+        Shared {
+            dataset,
+            config,
+            plan,
+            mode,
+            sizes,
+            ahead,
+            at_once,
+            state: Mutex::new(state),
+            room: Condvar::new(),
+            ready: Condvar::new(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code that can panic runs under the lock, and if it did the state would still be whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A thread's life: take an image, make its views, report.
+    /// A thread's life: take a few images, make their views, report.
     fn work(&self) {
         let mut maker = Maker::new(&self.config);
-        while let Some(mut task) = self.take() {
-            let index = task.index;
-            let made = catch_unwind(AssertUnwindSafe(|| maker.make(self, &mut task)));
-            match made {
-                Ok(result) => self.finish(&task, result.err()),
-                Err(panic) => {
-                    let message = panic
-                        .downcast_ref::<&str>()
-                        .map(|text| (*text).to_owned())
-                        .or_else(|| panic.downcast_ref::<String>().cloned())
-                        .unwrap_or_else(|| "without a message".to_owned());
-                    let name = self.dataset.name(index).to_owned();
-                    let mut state = self.lock();
-                    state.error = Some(LoaderError::Panicked { index, name, message });
-                    state.stop = true;
-                    drop(state);
-                    self.ready.notify_all();
-                    self.room.notify_all();
-                    return;
+        let mut slots = Vec::with_capacity(self.sizes.len());
+        while let Some(task) = self.take(&mut slots) {
+            let mut unreadable = Vec::new();
+            for (place, position) in task.positions.clone().enumerate() {
+                let index = self.plan[task.batch][position];
+                let making = || maker.make(self, index, place, &mut slots);
+                match catch_unwind(AssertUnwindSafe(making)) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(reason)) => {
+                        let name = self.dataset.name(index).to_owned();
+                        unreadable.push((position, Unreadable { index, name, reason }));
+                    }
+                    Err(panic) => return self.fail(index, &*panic),
                 }
             }
+            self.finish(&task, unreadable);
         }
     }
 
-    /// The next image, once there is room for its batch; none when all are handed out.
-    fn take(&self) -> Option<Task> {
+    /// Ends the loader because a thread panicked at the image `index`.
+    fn fail(&self, index: usize, panic: &(dyn Any + Send)) {
+        let message = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "without a message".to_owned());
+        let name = self.dataset.name(index).to_owned();
+        let mut state = self.lock();
+        state.error = Some(LoaderError::Panicked { index, name, message });
+        state.stop = true;
+        drop(state);
+        self.ready.notify_all();
+        self.room.notify_all();
+    }
+
+    /// The next images, once there is room for their batch, and the places of their views; none when
+    /// all are handed out.
+    fn take(&self, slots: &mut Vec<Slot>) -> Option<Task> {
         let mut state = self.lock();
         loop {
             let (batch, position) = state.next;
@@ -380,65 +445,64 @@ impl Shared {
                 self.ready.notify_all();
                 continue;
             }
+            let positions = position..(position + self.at_once).min(indices.len());
             state.next =
-                if position + 1 < indices.len() { (batch, position + 1) } else { (batch + 1, 0) };
+                if positions.end < indices.len() { (batch, positions.end) } else { (batch + 1, 0) };
             let assembly = batch - state.taken;
-            let slots = state.open[assembly].slots(position, self.view_length());
-            return Some(Task { batch, position, index: indices[position], slots });
+            state.open[assembly].slots(&positions, &self.sizes, slots);
+            return Some(Task { batch, positions });
         }
     }
 
-    fn begin(&self, images: usize, spare: &mut Vec<Vec<f32>>) -> Assembly {
-        let length = images * self.view_length();
-        let buffer = |_| match spare.pop() {
-            Some(mut buffer) => {
-                buffer.resize(length, 0.0);
-                buffer
+    fn begin(&self, images: usize, spare: &mut [Vec<Vec<f32>>]) -> Assembly {
+        let buffer = |(spare, size): (&mut Vec<Vec<f32>>, &usize)| {
+            let length = images * view_length(*size);
+            match spare.pop() {
+                Some(mut buffer) => {
+                    buffer.resize(length, 0.0);
+                    buffer
+                }
+                // Zeroed by the system, page by page, on the thread that first writes there.
+                None => vec![0.0; length],
             }
-            // Zeroed by the system, page by page, on the thread that first writes there.
-            None => vec![0.0; length],
         };
-        let views = (0..self.mode.views()).map(buffer).collect();
+        let views = spare.iter_mut().zip(&self.sizes).map(buffer).collect();
         Assembly { views, pending: images, unreadable: Vec::new() }
     }
 
-    fn finish(&self, task: &Task, reason: Option<String>) {
-        let unreadable = reason.map(|reason| {
-            let name = self.dataset.name(task.index).to_owned();
-            (task.position, Unreadable { index: task.index, name, reason })
-        });
+    fn finish(&self, task: &Task, unreadable: Vec<(usize, Unreadable)>) {
         let mut state = self.lock();
         // A batch with pending images is never taken, so it is still there.
         let assembly = task.batch - state.taken;
         let assembly = &mut state.open[assembly];
         assembly.unreadable.extend(unreadable);
-        assembly.pending -= 1;
+        assembly.pending -= task.positions.len();
         if assembly.pending == 0 {
             drop(state);
             self.ready.notify_all();
         }
     }
+}
 
-    /// Numbers in one view.
-    fn view_length(&self) -> usize {
-        self.config.image_size * self.config.image_size * 3
-    }
+/// Numbers in a view of `size` pixels a side.
+fn view_length(size: usize) -> usize {
+    size * size * 3
 }
 
 impl Assembly {
-    /// The places of an image's views.
-    fn slots(&mut self, position: usize, length: usize) -> Vec<Slot> {
-        let slot = |view: &mut Vec<f32>| {
-            debug_assert!((position + 1) * length <= view.len());
-            Slot { start: view.as_mut_ptr().wrapping_add(position * length), length }
-        };
-        self.views.iter_mut().map(slot).collect()
+    /// The places of neighbouring images' views.
+    fn slots(&mut self, positions: &Range<usize>, sizes: &[usize], slots: &mut Vec<Slot>) {
+        slots.clear();
+        slots.extend(self.views.iter_mut().zip(sizes).map(|(view, &size)| {
+            let length = view_length(size);
+            debug_assert!(positions.end * length <= view.len());
+            let start = view.as_mut_ptr().wrapping_add(positions.start * length);
+            Slot { start, images: positions.len(), length }
+        }));
     }
 
     /// Closes the gaps that unreadable images left.
     fn into_batch(mut self, plan: &[usize], config: &ViewConfig) -> Batch {
-        let image_size = config.image_size;
-        let length = image_size * image_size * 3;
         self.unreadable.sort_by_key(|&(position, _)| position);
         let mut indices = plan.to_vec();
         if !self.unreadable.is_empty() {
@@ -447,6 +511,7 @@ impl Assembly {
             };
             let readable: Vec<usize> = (0..plan.len()).filter(|&p| !missing(p)).collect();
             for view in &mut self.views {
+                let length = view.len() / plan.len();
                 for (to, &from) in readable.iter().enumerate() {
                     view.copy_within(from * length..(from + 1) * length, to * length);
                 }
@@ -455,56 +520,88 @@ impl Assembly {
             indices = readable.iter().map(|&position| plan[position]).collect();
         }
         let unreadable = self.unreadable.into_iter().map(|(_, unreadable)| unreadable).collect();
-        Batch { indices, views: self.views, image_size, unreadable }
+        let local_views = self.views.split_off(self.views.len().min(2));
+        let ViewConfig { image_size, local_size, .. } = *config;
+        Batch { indices, views: self.views, image_size, local_views, local_size, unreadable }
     }
 }
 
 impl Slot {
-    /// The numbers of the view.
-    fn pixels(&mut self) -> &mut [f32] {
-        // SAFETY: `start` and `length` come from `Assembly::slots`, which stays inside one vector of
+    /// The numbers of the view of the image at `place` among those of the task.
+    ///
+    /// # Panics
+    /// When the task has no more images than `place`.
+    fn pixels(&mut self, place: usize) -> &mut [f32] {
+        assert!(place < self.images);
+        // SAFETY: `start`, `images` and `length` come from `Assembly::slots`, which stays inside one vector of
         // initialised numbers. `Shared::take` hands out each (batch, position) once, so no other
         // slot overlaps, and `&mut self` admits one slice a slot. Until `Shared::finish` has counted
-        // this image the assembly's `pending` is above zero: `Loader::next` does not take it, and
+        // these images the assembly's `pending` is above zero: `Loader::next` does not take it, and
         // nothing else reads, grows or drops its vectors. (Moving an `Assembly` within the queue
         // does not move its vectors' memory.) A task is not used after `finish`. If the loader is
         // dropped first, the `Arc<Shared>` this thread runs on keeps the assembly alive.
-        unsafe { std::slice::from_raw_parts_mut(self.start, self.length) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(place * self.length), self.length) }
     }
 }
 
 /// The working memory of one thread.
 struct Maker {
     bytes: Vec<u8>,
+    decoder: Decoder,
     image: Image,
     renderer: Renderer,
+    local_config: ViewConfig,
+    local_renderer: Renderer,
+    parameters: Vec<ViewParameters>,
 }
 
 impl Maker {
     fn new(config: &ViewConfig) -> Maker {
-        let renderer = Renderer::new(config);
-        Maker { bytes: Vec::new(), image: Image::default(), renderer }
+        let local_config = config.local();
+        Maker {
+            bytes: Vec::new(),
+            decoder: Decoder::default(),
+            image: Image::default(),
+            renderer: Renderer::new(config),
+            local_renderer: Renderer::new(&local_config),
+            local_config,
+            parameters: Vec::new(),
+        }
     }
 
-    /// Reads and decodes once, then makes every view; an error is the reason to leave the image out.
-    fn make(&mut self, shared: &Shared, task: &mut Task) -> Result<(), String> {
-        let read = shared.dataset.read(task.index, &mut self.bytes);
+    /// Reads and decodes once, as much as the views need, then makes every view, at `place` in the
+    /// slots; an error is the reason to leave the image out.
+    fn make(
+        &mut self,
+        shared: &Shared,
+        index: usize,
+        place: usize,
+        slots: &mut [Slot],
+    ) -> Result<(), String> {
+        let read = shared.dataset.read(index, &mut self.bytes);
         read.map_err(|error| error.to_string())?;
-        decode_into(&self.bytes, &mut self.image).map_err(|error| error.to_string())?;
-        for (view, slot) in task.slots.iter_mut().enumerate() {
-            match shared.mode {
-                Mode::Training { seed, epoch, .. } => {
-                    let (width, height) = (self.image.width, self.image.height);
-                    let mut random = ViewRandom::new(seed, epoch, task.index as u64, view as u64);
-                    let parameters =
-                        ViewParameters::draw(&shared.config, width, height, &mut random);
-                    self.renderer.training(&self.image, &parameters);
-                }
-                Mode::Evaluation => {
-                    self.renderer.evaluation(&self.image);
-                }
-            }
-            self.renderer.normalise_into(slot.pixels());
+        let (parameters, local_config) = (&mut self.parameters, &self.local_config);
+        let decoded = self.decoder.decode_part(&self.bytes, &mut self.image, |width, height| {
+            parameters.clear();
+            let Mode::Training { seed, epoch, .. } = shared.mode else {
+                return CropBox { left: 0, top: 0, width, height };
+            };
+            parameters.extend((0..slots.len()).map(|view| {
+                let config = if view < 2 { &shared.config } else { local_config };
+                let mut random = ViewRandom::new(seed, epoch, index as u64, view as u64);
+                ViewParameters::draw(config, width, height, &mut random)
+            }));
+            let crops = parameters.iter().map(|parameters| parameters.crop);
+            crops.reduce(CropBox::around).unwrap_or(CropBox { left: 0, top: 0, width, height })
+        });
+        decoded.map_err(|error| error.to_string())?;
+        for (view, slot) in slots.iter_mut().enumerate() {
+            let renderer = if view < 2 { &mut self.renderer } else { &mut self.local_renderer };
+            match self.parameters.get(view) {
+                Some(parameters) => renderer.training(&self.image, parameters),
+                None => renderer.evaluation(&self.image),
+            };
+            renderer.normalise_into(slot.pixels(place));
         }
         Ok(())
     }
@@ -521,16 +618,8 @@ mod tests {
         let dataset = Arc::new(Dataset::open(folder.path().to_str().unwrap()).unwrap());
         // Settings that `validate` refuses stand in for a bug: the renderer panics on them.
         let config = ViewConfig { eval_resize: 2, ..ViewConfig::v2(4) };
-        let shared = Arc::new(Shared {
-            dataset,
-            config,
-            plan: vec![vec![0]; 3],
-            mode: Mode::Evaluation,
-            ahead: 2,
-            state: Mutex::default(),
-            room: Condvar::new(),
-            ready: Condvar::new(),
-        });
+        let plan = vec![vec![0]; 3];
+        let shared = Arc::new(Shared::new(dataset, config, plan, Mode::Evaluation, 2, 1));
         let mut loader = Loader::spawn(shared, 2).unwrap();
         match loader.next() {
             Some(Err(LoaderError::Panicked { index: 0, name, .. })) => assert_eq!(name, "a.png"),
@@ -550,5 +639,17 @@ mod tests {
         assert_eq!(ahead(224, 256, 64), 2);
         // Batches of one image must still occupy every thread.
         assert_eq!(ahead(32, 1, 16), 33);
+    }
+
+    #[test]
+    fn threads_take_several_small_images_and_leave_some_to_the_others() {
+        let at_once = |size, batch, threads| {
+            let mode = Mode::Training { seed: 0, epoch: 0, views: 2 };
+            images_at_once(&ViewConfig::v2(size), &[vec![0; batch]], mode, threads)
+        };
+        assert_eq!(at_once(32, 256, 2), 8);
+        assert_eq!(at_once(32, 64, 16), 1);
+        assert_eq!(at_once(224, 256, 2), 1);
+        assert_eq!(at_once(32, 0, 2), 1);
     }
 }

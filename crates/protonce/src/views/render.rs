@@ -1,9 +1,11 @@
 //! Puts the operations in a recipe's order.
 
+use super::blur::BlurScratch;
 use super::{
-    Image, JitterStep, Recipe, Resizer, ViewConfig, ViewParameters, brightness, contrast, flip,
-    gaussian_blur, grey, hue, saturation,
+    Image, JitterStep, Planes, Recipe, Resizer, ViewConfig, ViewParameters, brightness, contrast,
+    flip, gaussian_blur, grey, hue, saturation, solarise,
 };
+use crate::widest::widest;
 
 /// Makes views of decoded images; keeps its working memory between images, one a thread.
 #[derive(Debug)]
@@ -12,8 +14,9 @@ pub struct Renderer {
     image_size: usize,
     eval_resize: usize,
     resizer: Resizer,
-    view: Image,
-    scratch: Vec<u8>,
+    solarise_threshold: u8,
+    view: Planes,
+    scratch: BlurScratch,
     /// Normalised value of every byte, a table a channel.
     normalised: [[f32; 256]; 3],
 }
@@ -30,8 +33,9 @@ impl Renderer {
             image_size: config.image_size,
             eval_resize: config.eval_resize,
             resizer: Resizer::default(),
-            view: Image::default(),
-            scratch: Vec::new(),
+            solarise_threshold: config.solarise_threshold,
+            view: Planes::default(),
+            scratch: BlurScratch::default(),
             normalised,
         }
     }
@@ -40,7 +44,7 @@ impl Renderer {
     ///
     /// # Panics
     /// When the crop is empty or reaches outside the image.
-    pub fn training(&mut self, image: &Image, parameters: &ViewParameters) -> &Image {
+    pub fn training(&mut self, image: &Image, parameters: &ViewParameters) -> &Planes {
         let size = (self.image_size, self.image_size);
         self.resizer.resize(image, parameters.crop, size, &mut self.view);
         match self.recipe {
@@ -56,8 +60,11 @@ impl Renderer {
                 }
             }
         }
+        if parameters.solarise {
+            solarise(&mut self.view, self.solarise_threshold);
+        }
         if parameters.flip {
-            flip(&mut self.view.pixels, self.view.width);
+            flip(&mut self.view);
         }
         &self.view
     }
@@ -66,7 +73,7 @@ impl Renderer {
     ///
     /// # Panics
     /// When the image is empty.
-    pub fn evaluation(&mut self, image: &Image) -> &Image {
+    pub fn evaluation(&mut self, image: &Image) -> &Planes {
         let (short_side, size) = (self.eval_resize, self.image_size);
         self.resizer.resize_and_center_crop(image, short_side, size, &mut self.view);
         &self.view
@@ -76,29 +83,44 @@ impl Renderer {
     ///
     /// `output` is row-major [height, width, 3].
     pub fn normalise_into(&self, output: &mut [f32]) {
-        let [red, green, blue] = &self.normalised;
-        for (to, pixel) in output.chunks_exact_mut(3).zip(self.view.pixels.chunks_exact(3)) {
-            to[0] = red[usize::from(pixel[0])];
-            to[1] = green[usize::from(pixel[1])];
-            to[2] = blue[usize::from(pixel[2])];
-        }
+        let [red, green, blue] = self.view.channels();
+        look_up(red, green, blue, &self.normalised, output);
     }
 
     fn grey(&mut self, parameters: &ViewParameters) {
         if parameters.grey {
-            grey(&mut self.view.pixels);
+            grey(&mut self.view);
         }
     }
 
     fn jitter(&mut self, parameters: &ViewParameters) {
-        for step in &parameters.jitter {
-            let pixels = &mut self.view.pixels;
+        for step in parameters.jitter.iter() {
+            let view = &mut self.view;
             match *step {
-                JitterStep::Brightness(factor) => brightness(pixels, factor),
-                JitterStep::Contrast(factor) => contrast(pixels, factor),
-                JitterStep::Saturation(factor) => saturation(pixels, factor),
-                JitterStep::Hue(shift) => hue(pixels, shift),
+                JitterStep::Brightness(factor) => brightness(view, factor),
+                JitterStep::Contrast(factor) => contrast(view, factor),
+                JitterStep::Saturation(factor) => saturation(view, factor),
+                JitterStep::Hue(shift) => hue(view, shift),
             }
+        }
+    }
+}
+
+widest! {
+    /// Every sample's value in its channel's table, interleaved.
+    fn look_up(
+        red: &[u8],
+        green: &[u8],
+        blue: &[u8],
+        tables: &[[f32; 256]; 3],
+        output: &mut [f32],
+    ) {
+        let [reds, greens, blues] = tables;
+        let pixels = output.chunks_exact_mut(3);
+        for (((pixel, &red), &green), &blue) in pixels.zip(red).zip(green).zip(blue) {
+            pixel[0] = reds[usize::from(red)];
+            pixel[1] = greens[usize::from(green)];
+            pixel[2] = blues[usize::from(blue)];
         }
     }
 }

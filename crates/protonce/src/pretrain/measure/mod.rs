@@ -94,7 +94,7 @@ pub fn measure_step(
         observer(Notice::Progress { work: Work::Training, done: number, total });
     };
 
-    let (views, batch) = views_alone(config, dataset, warmup + timed)?;
+    let (views, batch) = views_alone(config, dataset, device, warmup + timed)?;
     for _ in 0..warmup {
         step(&mut trainer, &batch);
     }
@@ -107,7 +107,7 @@ pub fn measure_step(
     alone.sort_by(|one, other| one.0.total_cmp(&other.0));
     let (step_alone, parts) = alone.swap_remove(alone.len() / 2);
 
-    let mut loader = loader(config, dataset, warmup + timed)?;
+    let mut loader = loader(config, dataset, device, warmup + timed)?;
     let (mut start, mut waited_before) = (Instant::now(), 0.0);
     for number in 0..warmup + timed {
         if number == warmup {
@@ -202,6 +202,7 @@ impl StepTimes {
 fn loader(
     config: &Config,
     dataset: &Arc<Dataset>,
+    device: Device,
     batches: usize,
 ) -> Result<Loader, PretrainError> {
     let images: Vec<usize> = (0..dataset.len()).cycle().take(batches * config.batch_size).collect();
@@ -212,7 +213,7 @@ fn loader(
         plan,
         config.seed,
         0,
-        config.loader_threads,
+        config.threads_of_loader(device),
     )?)
 }
 
@@ -220,9 +221,10 @@ fn loader(
 fn views_alone(
     config: &Config,
     dataset: &Arc<Dataset>,
+    device: Device,
     batches: usize,
 ) -> Result<(f64, Batch), PretrainError> {
-    let mut loader = loader(config, dataset, batches)?;
+    let mut loader = loader(config, dataset, device, batches)?;
     let start = Instant::now();
     let mut last = None;
     let mut count = 0;
