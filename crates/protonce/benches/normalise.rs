@@ -26,7 +26,7 @@ fn main() {
                 for with_residual in [false, true] {
                     let case = Case::new(shape, kind, with_residual);
                     let ours = case.measure(|x, norm, residual| {
-                        normalise(x, norm, residual, Activation::Relu, Mode::Train)
+                        normalise(x, norm, residual, Activation::Relu, Mode::Train).tensor
                     });
                     let theirs = case.measure(by_libtorch);
                     // What the loss that starts the way back costs.

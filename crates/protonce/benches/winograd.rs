@@ -48,8 +48,9 @@ fn layer(name: &str, batch: i64, channels: i64, side: i64) {
     let gradient = random([batch, side, side, channels]);
     let libtorch =
         |x: &Tensor, weight: &Tensor| x.conv2d(weight, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1);
-    let winograd =
-        |x: &Tensor, weight: &Tensor| convolve(x, weight, [1, 1, 1], Ways::all(Way::Winograd));
+    let winograd = |x: &Tensor, weight: &Tensor| {
+        convolve(x, None, weight, [1, 1, 1], Ways::all(Way::Winograd))
+    };
     let forward = [best(|| drop(libtorch(&x, &weight))), best(|| drop(winograd(&x, &weight)))];
     print(name, "forward", forward);
     for (pass, of) in [("gradient of input", &x), ("gradient of filters", &weight)] {

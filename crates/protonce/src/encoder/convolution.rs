@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::autograd::{Of, convolution_gradient, differentiable};
+use super::normalise::Again;
 use super::{patches, winograd};
 use crate::clock::{self, Kernel};
 
@@ -250,12 +251,18 @@ impl Choices {
 
 /// Convolves `x` [n, in, h, w] with `weight` [out, in / groups, size, size], both of one precision:
 /// [n, out, h', w'], on a CPU in channels-last memory. Differentiable in both; what is kept for the
-/// way back is `x` and `weight`. `geometry` is stride, padding and groups. `ways` holds on a CPU,
-/// elsewhere libtorch computes.
+/// way back is `weight` and `x`, the latter unless it can be made `again`. `geometry` is stride, padding
+/// and groups. `ways` holds on a CPU, elsewhere libtorch computes.
 ///
 /// # Panics
 /// When shapes do not fit, or a way does not compute a pass of this shape; see [`Way::computes`].
-pub fn convolve(x: &Tensor, weight: &Tensor, geometry: [i64; 3], ways: Ways) -> Tensor {
+pub fn convolve(
+    x: &Tensor,
+    again: Option<Again>,
+    weight: &Tensor,
+    geometry: [i64; 3],
+    ways: Ways,
+) -> Tensor {
     let shape = Shape::of(x, weight, geometry);
     if x.device() != Device::Cpu {
         return by_libtorch(x, weight, geometry);
@@ -265,9 +272,16 @@ pub fn convolve(x: &Tensor, weight: &Tensor, geometry: [i64; 3], ways: Ways) -> 
         clock::kernel(Kernel::Convolution, operations, || forward(x, weight, &shape, ways.forward))
     });
     let wanted = [x.requires_grad(), weight.requires_grad()];
-    let [x_kept, weight_kept] = [x.detach(), weight.detach()];
+    let weight_kept = weight.detach();
+    let x_kept: Box<dyn Fn() -> Tensor + Send> = match again {
+        Some(again) => Box::new(move || clock::kernel(Kernel::Normalisation, 0.0, || again.make())),
+        None => {
+            let x = x.detach();
+            Box::new(move || x.shallow_clone())
+        }
+    };
     differentiable(y, &[x, weight], move |gradient| {
-        let (x, weight) = (&x_kept, &weight_kept);
+        let (x, weight) = (&x_kept(), &weight_kept);
         let of_input = wanted[0].then(|| {
             clock::kernel(Kernel::InputGradient, operations, || {
                 input_gradient(gradient, x, weight, &shape, ways.input_gradient)
@@ -447,7 +461,7 @@ mod tests {
             let leaf = |tensor: Tensor| tensor.set_requires_grad(true);
             let x = leaf(random([2, inputs, 12, 10], Kind::Float));
             let weight = leaf(random([outputs, inputs / groups, size, size], Kind::Float));
-            let ours = convolve(&x, &weight, geometry, Ways::all(Way::Libtorch));
+            let ours = convolve(&x, None, &weight, geometry, Ways::all(Way::Libtorch));
             let theirs = by_libtorch(&x, &weight, geometry);
             assert_eq!(ours, theirs);
             let gradient = theirs.randn_like();
@@ -463,7 +477,7 @@ mod tests {
     fn what_does_not_need_a_gradient_gets_none() {
         let x = random([1, 3, 5, 5], Kind::Float);
         let weight = random([2, 3, 3, 3], Kind::Float).set_requires_grad(true);
-        let y = convolve(&x, &weight, [1, 1, 1], Ways::all(Way::Patches));
+        let y = convolve(&x, None, &weight, [1, 1, 1], Ways::all(Way::Patches));
         let loss = y.sum(Kind::Float);
         let gradient = Tensor::run_backward(&[&loss], &[&weight], false, false).remove(0);
         assert_eq!(gradient.size(), [2, 3, 3, 3]);

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::autograd::differentiable;
 use super::convolution::{Choices, Shape, convolve};
-use super::normalise::{Activation, BatchNorm, normalise};
+use super::normalise::{Activation, Again, BatchNorm, Normalised, normalise};
 use super::parameters::{BufferId, ParameterId, Parameters};
 
 /// Whose statistics normalise an activation.
@@ -75,12 +75,12 @@ impl Convolution {
     }
 
     /// [batch, in, height, width] → [batch, out, height / stride, width / stride], in the
-    /// precision of `x`.
-    pub(super) fn forward(&self, call: &Call, x: &Tensor) -> Tensor {
+    /// precision of `x`, which is kept for the way back unless it can be made `again`.
+    pub(super) fn forward(&self, call: &Call, x: &Tensor, again: Option<Again>) -> Tensor {
         let weight = call.parameters.get(self.weight).to_kind(x.kind());
         let geometry = [self.stride, self.padding, self.groups];
         let ways = call.choices.ways(&Shape::of(x, &weight, geometry));
-        convolve(x, &weight, geometry, ways)
+        convolve(x, again, &weight, geometry, ways)
     }
 
     pub(super) fn parameters(&self) -> [ParameterId; 1] {
@@ -114,7 +114,7 @@ impl Normalisation {
         x: Tensor,
         residual: Option<&Tensor>,
         activation: Activation,
-    ) -> Tensor {
+    ) -> Normalised {
         let norm = BatchNorm {
             weight: call.parameters.get(self.weight),
             bias: call.parameters.get(self.bias),

@@ -29,7 +29,7 @@ pub use descent::Descent;
 pub use extract::{Extracted, Output, extract, extract_batches, image_tensor};
 use layers::Call;
 pub use layers::Mode;
-pub use normalise::{Activation, BatchNorm, normalise};
+pub use normalise::{Activation, Again, BatchNorm, Normalised, normalise};
 pub use parameters::Parameters;
 use resnet::ResNet;
 

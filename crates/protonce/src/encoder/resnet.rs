@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use super::autograd::{differentiable, gradients, gradients_wanted};
 use super::convolution::Shape;
 use super::layers::{Call, Convolution, Linear, Normalisation, max_pool, pool};
-use super::normalise::Activation;
+use super::normalise::{Activation, Again, Normalised};
 use super::parameters::{ParameterId, Parameters};
 use super::{Architecture, EncoderConfig, Head, Stem};
 
@@ -50,10 +50,11 @@ impl Unit {
         &self,
         call: &Call,
         x: &Tensor,
+        again: Option<Again>,
         residual: Option<&Tensor>,
         activation: Activation,
-    ) -> Tensor {
-        let x = self.convolution.forward(call, x);
+    ) -> Normalised {
+        let x = self.convolution.forward(call, x, again);
         self.normalisation.forward(call, x, residual, activation)
     }
 }
@@ -122,14 +123,17 @@ impl Block {
 
     fn forward(&self, call: &Call, x: &Tensor) -> Tensor {
         let carried = match &self.downsample {
-            Some(unit) => unit.forward(call, x, None, Activation::None),
+            Some(unit) => unit.forward(call, x, None, None, Activation::None).tensor,
             None => x.shallow_clone(),
         };
         let last = self.units.len() - 1;
-        self.units.iter().enumerate().fold(x.shallow_clone(), |x, (number, unit)| {
+        let first = Normalised { tensor: x.shallow_clone(), again: None };
+        let output = self.units.iter().enumerate().fold(first, |x, (number, unit)| {
             let residual = (number == last).then_some(&carried);
-            unit.forward(call, &x, residual, Activation::Relu)
-        })
+            // Nobody but the next unit needs what lies between two units.
+            unit.forward(call, &x.tensor, x.again, residual, Activation::Relu)
+        });
+        output.tensor
     }
 
     /// [`Block::forward`] that keeps nothing but its input for the way back, on which the block is
@@ -252,7 +256,7 @@ impl ResNet {
 
     /// [batch, 3, height, width] → float32 [batch, channels of the last stage].
     pub(super) fn features(&self, call: &Call, images: &Tensor) -> Tensor {
-        let mut x = self.stem.forward(call, images, None, Activation::Relu);
+        let mut x = self.stem.forward(call, images, None, None, Activation::Relu).tensor;
         if self.max_pool {
             x = max_pool(&x);
         }

@@ -107,7 +107,7 @@ fn four_rows<T>(group: &[T], width: usize) -> (&[T], &[T], &[T], &[T]) {
 /// (x − centre) · scale + offset in each lane.
 ///
 /// The difference comes first: folded into the offset, a centre far from zero would cancel.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Line {
     pub(super) centre: Vec<f32>,
     pub(super) scale: Vec<f32>,

@@ -4,8 +4,9 @@
 //! A processor that multiplies fast waits for activations to pass through its memory, so they pass as
 //! seldom as can be. A forward pass reads the input twice (statistics, result); a backward pass reads
 //! input and gradient twice (two sums, result) and, where a residual was added, the output once.
-//! Kept for the way back: the input, a few numbers a channel and, with residual and ReLU, the output,
-//! which the next convolution keeps anyway.
+//! Kept for the way back: the input, a few numbers a channel and, with residual and ReLU, the output.
+//! Without a residual the output can be made [`Again`] from the input in one more pass, so that the
+//! convolution which follows need not keep it either.
 //!
 //! Sums run in float32 over blocks of a few dozen rows and in float64 beyond. How the work is cut
 //! depends on the shape alone, and partial sums are added in their order, so the result has the same
@@ -34,6 +35,16 @@ pub enum Activation {
     None,
 }
 
+impl Activation {
+    /// The least value that it lets through.
+    fn floor(self) -> f32 {
+        match self {
+            Activation::Relu => 0.0,
+            Activation::None => f32::NEG_INFINITY,
+        }
+    }
+}
+
 /// The parameters and statistics of a batch normalisation, each float32 [channels].
 #[derive(Debug, Clone, Copy)]
 pub struct BatchNorm<'a> {
@@ -45,6 +56,40 @@ pub struct BatchNorm<'a> {
     pub running_mean: &'a Tensor,
     /// Moving average of the batches' unbiased variances; moves in training.
     pub running_var: &'a Tensor,
+}
+
+/// The result of [`normalise`].
+pub struct Normalised {
+    /// activation(normalise(x) + residual).
+    pub tensor: Tensor,
+    /// How it is made again, where it may be forgotten until the way back.
+    pub again: Option<Again>,
+}
+
+/// Makes the result of a [`normalise`] without residual again from its input, which is kept for the
+/// way back anyway: the same bits.
+pub struct Again {
+    x_rows: Tensor,
+    line: Line,
+    floor: f32,
+    cut: Cut,
+}
+
+impl Again {
+    /// The result, without a graph.
+    pub(super) fn make(&self) -> Tensor {
+        match self.x_rows.kind() {
+            Kind::BFloat16 => self.make_as::<BFloat16>(),
+            _ => self.make_as::<f32>(),
+        }
+    }
+
+    fn make_as<T: Element>(&self) -> Tensor {
+        let mut y_rows = Tensor::empty(self.x_rows.size(), (T::KIND, Device::Cpu));
+        let (x, y) = (Some(elements::<T>(&self.x_rows)), elements_mut::<T>(&mut y_rows));
+        write(x, None, &self.line, self.floor, y, &self.cut);
+        y_rows.permute([0, 3, 1, 2])
+    }
 }
 
 /// torchvision's momentum of the running statistics.
@@ -66,7 +111,7 @@ pub fn normalise(
     residual: Option<&Tensor>,
     activation: Activation,
     mode: Mode,
-) -> Tensor {
+) -> Normalised {
     let mut inputs = vec![&x, norm.weight, norm.bias];
     inputs.extend(residual);
     let keep = if gradients_wanted(&inputs) { Keep::Both } else { Keep::Output };
@@ -78,7 +123,7 @@ pub fn normalise(
     clock::kernel(Kernel::Normalisation, 0.0, || match x.kind() {
         Kind::Float if ours => fused::<f32>(x, norm, residual, activation, mode, keep),
         Kind::BFloat16 if ours => fused::<BFloat16>(x, norm, residual, activation, mode, keep),
-        _ => by_libtorch(&x, norm, residual, activation, mode),
+        _ => Normalised { tensor: by_libtorch(&x, norm, residual, activation, mode), again: None },
     })
 }
 
@@ -117,19 +162,26 @@ fn fused<T: Element>(
     activation: Activation,
     mode: Mode,
     keep: Keep,
-) -> Tensor {
+) -> Normalised {
     let (y, backward) = tch::no_grad(|| {
         let rows = channels_last::<T>(&x.detach());
         forward::<T>(rows, norm, residual, activation, mode, keep)
     });
     if keep == Keep::Output {
-        return y;
+        return Normalised { tensor: y, again: None };
     }
+    let again = (!backward.has_residual).then(|| Again {
+        x_rows: backward.x_rows.shallow_clone(),
+        line: backward.line.clone(),
+        floor: activation.floor(),
+        cut: backward.cut,
+    });
     let mut inputs = vec![&x, norm.weight, norm.bias];
     inputs.extend(residual);
-    differentiable(y, &inputs, move |gradient| {
+    let tensor = differentiable(y, &inputs, move |gradient| {
         clock::kernel(Kernel::NormalisationGradient, 0.0, || backward.run::<T>(gradient))
-    })
+    });
+    Normalised { tensor, again }
 }
 
 /// Which of a forward pass's activations are needed after it.
@@ -172,10 +224,6 @@ fn forward<T: Element>(
         channels_last::<T>(residual)
     });
     let line = statistics.line(&weight, &bias, &cut);
-    let floor = match activation {
-        Activation::Relu => 0.0,
-        Activation::None => f32::NEG_INFINITY,
-    };
     let mut fresh = match keep {
         Keep::Output => None,
         Keep::Both => Some(Tensor::empty(rows.size(), (T::KIND, Device::Cpu))),
@@ -186,13 +234,7 @@ fn forward<T: Element>(
             None => (None, elements_mut::<T>(&mut rows)),
         };
         let residual = residual.as_ref().map(elements::<T>);
-        let outputs = cut.chunks_mut(y);
-        cut.for_each(|number, range| {
-            let mut y = outputs[number].lock().unwrap_or_else(PoisonError::into_inner);
-            let x = x.map(|x| &x[range.clone()]);
-            let residual = residual.map(|residual| &residual[range]);
-            kernels::write_line(x, residual, &line, floor, &mut y);
-        });
+        write(x, residual, &line, activation.floor(), y, &cut);
     }
 
     let y_rows = fresh.unwrap_or_else(|| rows.shallow_clone());
@@ -205,6 +247,24 @@ fn forward<T: Element>(
     let has_residual = residual.is_some();
     let backward = Backward { x_rows: rows, relu, has_residual, line, weight, statistics, cut };
     (y_rows.permute([0, 3, 1, 2]), backward)
+}
+
+/// Writes max(line(x) + residual, floor) into `y`, which is `x` as well where that is not given.
+fn write<T: Element>(
+    x: Option<&[T]>,
+    residual: Option<&[T]>,
+    line: &Line,
+    floor: f32,
+    y: &mut [T],
+    cut: &Cut,
+) {
+    let outputs = cut.chunks_mut(y);
+    cut.for_each(|number, range| {
+        let mut y = outputs[number].lock().unwrap_or_else(PoisonError::into_inner);
+        let x = x.map(|x| &x[range.clone()]);
+        let residual = residual.map(|residual| &residual[range]);
+        kernels::write_line(x, residual, line, floor, &mut y);
+    });
 }
 
 /// How the way back finds out what a ReLU let through.
@@ -441,6 +501,7 @@ impl Statistics {
 }
 
 /// How an activation is cut into pieces: by its shape alone.
+#[derive(Clone, Copy)]
 struct Cut {
     channels: usize,
     /// Positions (batch × height × width).

@@ -85,7 +85,9 @@ impl Case {
     }
 
     fn ours(&self) -> Outcome {
-        self.run(|x, norm, residual| normalise(x, norm, residual, self.activation, Mode::Train))
+        self.run(|x, norm, residual| {
+            normalise(x, norm, residual, self.activation, Mode::Train).tensor
+        })
     }
 
     fn libtorchs(&self) -> Outcome {
@@ -341,10 +343,33 @@ fn without_gradients_the_result_takes_the_memory_of_the_input() {
             };
             let x = case.x.copy();
             let memory = x.data_ptr();
-            let y = normalise(x, &norm, case.residual.as_ref(), activation, Mode::Train);
+            let y = normalise(x, &norm, case.residual.as_ref(), activation, Mode::Train).tensor;
             assert_eq!(y.data_ptr(), memory);
             assert!(!y.requires_grad());
             assert_eq!(y, expected);
+        }
+    }
+}
+
+#[test]
+fn a_result_without_residual_is_made_again_to_the_bit() {
+    let mut random = Random::seed_from_u64(10);
+    for kind in [Kind::Float, Kind::BFloat16] {
+        for (residual, activation) in variants() {
+            let case = Case::new(&mut random, [5, 70, 6, 6], kind, residual, activation);
+            let norm = BatchNorm {
+                weight: &case.weight,
+                bias: &case.bias,
+                running_mean: &case.weight.zeros_like(),
+                running_var: &case.weight.ones_like(),
+            };
+            let x = case.x.copy().set_requires_grad(true);
+            let Normalised { tensor, again } =
+                normalise(x, &norm, case.residual.as_ref(), activation, Mode::Train);
+            assert_eq!(again.is_some(), !residual);
+            if let Some(again) = again {
+                assert_eq!(again.make(), tensor.detach());
+            }
         }
     }
 }
@@ -365,7 +390,7 @@ fn in_evaluation_the_running_statistics_normalise_and_stay() {
             };
             let residual = case.residual.as_ref();
             let theirs = by_libtorch(&case.x, &norm, residual, activation, Mode::Evaluate);
-            let ours = normalise(case.x.copy(), &norm, residual, activation, Mode::Evaluate);
+            let ours = normalise(case.x.copy(), &norm, residual, activation, Mode::Evaluate).tensor;
             assert_eq!([&mean, &variance], statistics.each_ref());
 
             let [weight, bias, mean, variance] =
@@ -470,7 +495,7 @@ fn losses(
 #[test]
 fn a_network_learns_as_with_libtorchs() {
     let ours = losses(50, |x, norm, residual, activation| {
-        normalise(x, norm, residual, activation, Mode::Train)
+        normalise(x, norm, residual, activation, Mode::Train).tensor
     });
     let theirs = losses(50, |x, norm, residual, activation| {
         by_libtorch(&x, norm, residual, activation, Mode::Train)
