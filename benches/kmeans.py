@@ -9,7 +9,7 @@ With several starts, the published setting, each draws its own at random and kee
     benches/kmeans.py iterations --rows E.npy --sizes 50000x1000
 
 `--rows isotropic` takes random numbers without structure instead, where nothing but codes saves work.
-Times are those of the clustering itself: reading the file is in nobody's. Each run has a process of its own.
+Times are those of the clustering itself: reading the file is in nobody's. In `compare` each run has a process of its own.
 """
 
 import argparse
