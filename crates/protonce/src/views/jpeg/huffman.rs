@@ -135,23 +135,22 @@ impl Bits {
         self.position * 8 <= end * 8 + self.count as usize
     }
 
-    /// Makes sure of 32 bits, more than a code and its value have.
+    /// Makes sure of 56 bits, more than two codes and their values have.
+    ///
+    /// Without asking whether they are there already: a branch that goes either way costs more.
     #[inline(always)]
     fn fill(&mut self, bytes: &[u8]) -> Option<()> {
-        if self.count < 32 {
-            // Past the end of the scan there are sixteen bytes of zeros and then nothing.
-            let next = bytes.get(self.position..)?.first_chunk::<8>()?;
-            self.window |= u64::from_be_bytes(*next) >> self.count;
-            self.position += ((63 - self.count) >> 3) as usize;
-            self.count |= 56;
-        }
+        // Past the end of the scan there are sixteen bytes of zeros and then nothing.
+        let next = bytes.get(self.position..)?.first_chunk::<8>()?;
+        self.window |= u64::from_be_bytes(*next) >> self.count;
+        self.position += ((63 - self.count) >> 3) as usize;
+        self.count |= 56;
         Some(())
     }
 
-    /// The next coefficient: how many it is after the last one, and its value.
+    /// The next coefficient, of at most 28 bits: how many it is after the last one, and its value.
     #[inline(always)]
-    fn coefficient(&mut self, bytes: &[u8], table: &Table) -> Option<(usize, i32)> {
-        self.fill(bytes)?;
+    fn coefficient(&mut self, table: &Table) -> Option<(usize, i32)> {
         let mut entry = table.look[(self.window >> (64 - LOOK)) as usize];
         if entry.length == 0 {
             entry = table.long(self.window)?;
@@ -167,7 +166,8 @@ impl Bits {
 
     #[inline(always)]
     fn difference(&mut self, bytes: &[u8], table: &Table, previous: &mut i32) -> Option<i32> {
-        let (_, difference) = self.coefficient(bytes, table)?;
+        self.fill(bytes)?;
+        let (_, difference) = self.coefficient(table)?;
         *previous = previous.wrapping_add(difference);
         Some(*previous)
     }
@@ -189,20 +189,23 @@ impl Bits {
         let value = bits.difference(bytes, dc, previous)?;
         block[0] = value.wrapping_mul(i32::from(quantisation[0])) as i16;
         let mut position = 0;
-        loop {
-            let (step, value) = bits.coefficient(bytes, ac)?;
-            let next = position + step;
-            if next > 63 {
-                if step != usize::from(END) {
-                    return None;
+        'block: loop {
+            bits.fill(bytes)?;
+            for _ in 0..2 {
+                let (step, value) = bits.coefficient(ac)?;
+                let next = position + step;
+                if next > 63 {
+                    if step != usize::from(END) {
+                        return None;
+                    }
+                    break 'block;
                 }
-                break;
-            }
-            position = next;
-            let scaled = value.wrapping_mul(i32::from(quantisation[position]));
-            block[usize::from(NATURAL_ORDER[position])] = scaled as i16;
-            if position == 63 {
-                break;
+                position = next;
+                let scaled = value.wrapping_mul(i32::from(quantisation[position]));
+                block[usize::from(NATURAL_ORDER[position])] = scaled as i16;
+                if position == 63 {
+                    break 'block;
+                }
             }
         }
         *self = bits;
@@ -221,11 +224,17 @@ impl Bits {
         let mut bits = *self;
         bits.difference(bytes, dc, previous)?;
         let mut position = 0;
-        while position < 63 {
-            let (step, _) = bits.coefficient(bytes, ac)?;
-            position += step;
-            if position > 63 && step != usize::from(END) {
-                return None;
+        'block: loop {
+            bits.fill(bytes)?;
+            for _ in 0..2 {
+                let (step, _) = bits.coefficient(ac)?;
+                position += step;
+                if position >= 63 {
+                    if position > 63 && step != usize::from(END) {
+                        return None;
+                    }
+                    break 'block;
+                }
             }
         }
         *self = bits;
@@ -268,9 +277,12 @@ mod tests {
             let mut bytes = (code | value).to_be_bytes().to_vec();
             bytes.extend([0; 16]);
             let mut bits = Bits::at(0);
-            assert_eq!(bits.coefficient(&bytes, &table), Some((1, (1 << size) - 1)), "{length}");
+            bits.fill(&bytes).unwrap();
+            assert_eq!(bits.coefficient(&table), Some((1, (1 << size) - 1)), "{length}");
             assert_eq!(bits.position * 8 - bits.count as usize, (length + size) as usize);
         }
-        assert_eq!(Bits::at(0).coefficient(&[0xff; 16], &table), None);
+        let mut ones = Bits::at(0);
+        ones.fill(&[0xff; 16]).unwrap();
+        assert_eq!(ones.coefficient(&table), None);
     }
 }

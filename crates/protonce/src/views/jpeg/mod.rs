@@ -254,7 +254,7 @@ impl Reader {
                 }
             }
             // Upsampling looks one row of samples ahead.
-            let ready = if y + 1 == down { height } else { (y + 1) * 8 * rows - rows * rows + 1 };
+            let ready = if y + 1 == down { height } else { (y + 1) * 8 * rows - (rows - 1) };
             let ready = ready.min(part.top + part.height);
             if ready > converted {
                 let planes = &self.planes[..header.component_count];
