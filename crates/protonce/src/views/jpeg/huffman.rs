@@ -20,10 +20,14 @@ pub(super) struct Table {
     definition: Vec<u8>,
 }
 
-/// A decoded symbol.
+/// A decoded symbol; four bytes, since the address of the next is what decoding waits for.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(4))]
 struct Entry {
-    /// Bits of the code; 0 when it is longer than the table is wide, or none at all.
+    /// Bits of the code and the value; 0 when the code is longer than the table is wide, or none at
+    /// all.
+    bits: u8,
+    /// Bits of the code.
     length: u8,
     /// Bits of the value that follows.
     size: u8,
@@ -40,7 +44,8 @@ impl Entry {
             0 if is_ac => END,
             symbol => (symbol >> 4) + 1,
         };
-        Entry { length: length as u8, size: symbol & 15, step }
+        let (length, size) = (length as u8, symbol & 15);
+        Entry { bits: length + size, length, size, step }
     }
 }
 
@@ -152,15 +157,14 @@ impl Bits {
     #[inline(always)]
     fn coefficient(&mut self, table: &Table) -> Option<(usize, i32)> {
         let mut entry = table.look[(self.window >> (64 - LOOK)) as usize];
-        if entry.length == 0 {
+        if entry.bits == 0 {
             entry = table.long(self.window)?;
         }
-        let Entry { length, size, step } = entry;
+        let Entry { bits, length, size, step } = entry;
         // What follows from here on for the value delays no later coefficient.
         let value = extend(self.window << length, size.into());
-        let bits = u32::from(length) + u32::from(size);
         self.window <<= bits;
-        self.count -= bits;
+        self.count -= u32::from(bits);
         Some((step.into(), value))
     }
 
