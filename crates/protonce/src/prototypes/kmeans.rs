@@ -218,8 +218,9 @@ impl KMeans {
         let mut history = Vec::new();
         let mut repaired = true;
         let mut watch = Instant::now();
+        let mut before = Vec::new();
         for iteration in 0.. {
-            let before = assignment.nearest.clone();
+            before.clone_from(&assignment.nearest);
             let Effort { scored, measured } =
                 points.assign(&mut search, &centroids, &mut assignment);
             let changes = before.iter().zip(&assignment.nearest).filter(|(a, b)| a != b).count();
@@ -286,8 +287,10 @@ fn world_start(centroids: Vec<f32>, world: &World) -> Vec<f32> {
 
 /// The sum of `values` over all processes, in float64.
 fn total(values: &[f32], world: &World) -> f64 {
-    let sum = values.iter().map(|&value| f64::from(value)).sum::<f64>();
-    world.all_reduce_mean(Tensor::from(sum)).double_value(&[]) * world.size() as f64
+    let mut sum = [values.iter().map(|&value| f64::from(value)).sum::<f64>()];
+    world.all_reduce_sum(&mut sum);
+    let [sum] = sum;
+    sum
 }
 
 #[cfg(test)]

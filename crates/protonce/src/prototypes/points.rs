@@ -126,10 +126,9 @@ impl<'a> Points<'a> {
     pub(super) fn select(&self, chosen: &[usize]) -> Points<'static> {
         Points(match &self.0 {
             Place::Host(host) => {
-                let values = chosen.iter().flat_map(|&row| host.rows().row(row)).copied().collect();
                 let (coding, codes) = (OnceCell::new(), OnceCell::new());
                 Place::Host(Box::new(Host {
-                    values: Cow::Owned(values),
+                    values: Cow::Owned(host.rows().select(chosen.iter().copied())),
                     dim: host.dim,
                     coding,
                     codes,
@@ -185,25 +184,25 @@ impl<'a> Points<'a> {
 
     /// The second step: the sums of each cluster's rows, over all processes.
     pub(super) fn sum(&self, nearest: &[u32], sums: &mut Sums, world: &World) {
-        let clusters = sums.counts.len();
-        let [local, counts] = match &self.0 {
+        match &self.0 {
             Place::Host(host) => sums.update(host.rows(), nearest),
             Place::Device(rows) => {
+                let clusters = sums.counts.len() as i64;
                 let nearest: Vec<i64> = nearest.iter().map(|&cluster| i64::from(cluster)).collect();
                 let nearest = Tensor::from_slice(&nearest).to_device(rows.device());
                 let mut local =
-                    Tensor::zeros([clusters as i64, rows.size()[1]], (Kind::Float, rows.device()));
+                    Tensor::zeros([clusters, rows.size()[1]], (Kind::Float, rows.device()));
                 let local = local.index_add_(0, &nearest, rows);
-                let counts = nearest.bincount(None::<&Tensor>, clusters as i64);
-                [local, counts].map(|tensor| tensor.to_device(Device::Cpu).to_kind(Kind::Double))
+                let counts = nearest.bincount(None::<&Tensor>, clusters);
+                for (tensor, values) in [(local, &mut sums.totals), (counts, &mut sums.counts)] {
+                    let tensor = tensor.to_device(Device::Cpu).to_kind(Kind::Double);
+                    let length = values.len();
+                    tensor.copy_data(values, length);
+                }
             }
-        };
-        // The processes' mean times their number: rounding makes whole numbers of counts again.
-        let processes = world.size() as f64;
-        let local = world.all_reduce_mean(local) * processes;
-        let counts = (world.all_reduce_mean(counts) * processes).round();
-        local.copy_data(&mut sums.totals, clusters * self.dim());
-        counts.copy_data(&mut sums.counts, clusters);
+        }
+        world.all_reduce_sum(&mut sums.totals);
+        world.all_reduce_sum(&mut sums.counts);
     }
 }
 
@@ -299,16 +298,15 @@ impl Sums {
         }
     }
 
-    /// Brings this process's sums up to date: float64 [clusters, dim], and float64 [clusters], the
-    /// number of rows.
+    /// Makes the totals and counts those of this process's rows.
     ///
     /// Each sum is taken in float64 in the order of the rows, whichever thread does it, and only
     /// those of clusters that won or lost a row since the last time.
-    fn update(&mut self, rows: Rows, nearest: &[u32]) -> [Tensor; 2] {
+    fn update(&mut self, rows: Rows, nearest: &[u32]) {
         let clusters = self.counts.len();
-        let mut counts = vec![0f64; clusters];
+        self.counts.fill(0.0);
         for &cluster in nearest {
-            counts[cluster as usize] += 1.0;
+            self.counts[cluster as usize] += 1.0;
         }
         let mut stale = vec![self.nearest.is_empty(); clusters];
         for (&before, &now) in self.nearest.iter().zip(nearest) {
@@ -317,11 +315,16 @@ impl Sums {
         }
         let jobs = self.local.chunks_mut(clusters * WIDTH).enumerate();
         nearest::share(jobs, |(block, sums)| sum_columns(rows, nearest, &stale, block, sums));
-        self.nearest = nearest.to_vec();
-        let [clusters, dim, width] = [clusters, self.dim, WIDTH].map(|size| size as i64);
-        let blocks = Tensor::from_slice(&self.local).view([-1, clusters, width]);
-        let local = blocks.transpose(0, 1).reshape([clusters, -1]).narrow(1, 0, dim).contiguous();
-        [local, Tensor::from_slice(&counts)]
+        self.nearest.clear();
+        self.nearest.extend_from_slice(nearest);
+        for (block, sums) in self.local.chunks(clusters * WIDTH).enumerate() {
+            let totals = self.totals.chunks_mut(self.dim);
+            for (total, sum) in totals.zip(sums.chunks(WIDTH)) {
+                let total = &mut total[block * WIDTH..];
+                let width = total.len().min(WIDTH);
+                total[..width].copy_from_slice(&sum[..width]);
+            }
+        }
     }
 }
 

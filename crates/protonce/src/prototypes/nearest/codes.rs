@@ -16,10 +16,10 @@ use crate::widest::widest;
 const EIGHTHS: [usize; 6] = [1, 2, 3, 4, 6, 8];
 /// Prefixes to choose from.
 pub const LEVELS: usize = EIGHTHS.len();
-/// Rows turned at a time.
-const CHUNK: usize = 8192;
-/// Rows a dimension, of which at most [`CHUNK`] in all tell how the others lie.
-const SAMPLE: usize = 16;
+/// Rows turned at a time: what that takes stays in the processor's caches.
+const CHUNK: usize = 1024;
+/// Rows that tell how the others lie: so many a dimension, and no more than so many in all.
+const SAMPLE: [usize; 2] = [16, 8192];
 
 /// Rows of equal length, one after the other.
 #[derive(Clone, Copy)]
@@ -40,6 +40,13 @@ impl<'a> Rows<'a> {
     #[inline(always)]
     pub fn row(&self, index: usize) -> &'a [f32] {
         &self.values[index * self.dim..][..self.dim]
+    }
+
+    /// The values of some of them.
+    pub fn select(&self, chosen: impl ExactSizeIterator<Item = usize>) -> Vec<f32> {
+        let mut values = Vec::with_capacity(chosen.len() * self.dim);
+        chosen.for_each(|index| values.extend_from_slice(self.row(index)));
+        values
     }
 
     /// Those from `first` on, at most `count`.
@@ -68,9 +75,9 @@ impl Turn {
     pub fn new(rows: Rows) -> Turn {
         let dim = rows.dim;
         let length = dim.next_multiple_of(QUAD);
-        let sample = tensor(rows.values, dim).to_kind(Kind::Double);
-        let mean = sample.mean_dim([0].as_slice(), false, Kind::Double).to_kind(Kind::Float);
-        let offsets = &sample - &mean;
+        let mut offsets = tensor(rows.values, dim).to_kind(Kind::Double);
+        let mean = offsets.mean_dim([0].as_slice(), false, Kind::Double).to_kind(Kind::Float);
+        let offsets = offsets.subtract_(&mean);
         // Eigenvalues ascend; the columns of the vectors are turned round with them.
         let (_, directions) = offsets.tr().matmul(&offsets).linalg_eigh("L");
         let rotation = directions.flip([1]).to_kind(Kind::Float).contiguous();
@@ -93,18 +100,21 @@ impl Turn {
 
     /// `rows` turned: [count, length].
     pub fn turn(&self, rows: Rows) -> Vec<f32> {
-        let offsets = tensor(rows.values, rows.dim) - Tensor::from_slice(&self.mean);
+        let offsets = tensor(rows.values, rows.dim).subtract_(&Tensor::from_slice(&self.mean));
         let turned = offsets.matmul(&tensor(&self.rotation, rows.dim));
-        let padding = (self.length - rows.dim) as i64;
-        values(&turned.constant_pad_nd([0, padding]))
+        match self.length - rows.dim {
+            0 => values(&turned),
+            padding => values(&turned.constant_pad_nd([0, padding as i64])),
+        }
     }
 }
 
 /// The values of some of the rows, evenly spread: enough to choose a [`Turn`] and a [`step`] by.
 pub fn sample(rows: Rows) -> Vec<f32> {
-    let wanted = (SAMPLE * rows.dim).min(CHUNK);
+    let [a_dimension, in_all] = SAMPLE;
+    let wanted = (a_dimension * rows.dim).min(in_all);
     let stride = rows.count().div_ceil(wanted).max(1);
-    (0..rows.count()).step_by(stride).flat_map(|index| rows.row(index)).copied().collect()
+    rows.select((0..rows.count()).step_by(stride))
 }
 
 /// [count, dim] of `values`.

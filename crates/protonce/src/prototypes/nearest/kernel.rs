@@ -62,7 +62,7 @@ pub struct Group {
 
 impl Group {
     /// A group of the centroids whose codes (of equal length, a multiple of four) are given.
-    pub fn new(codes: &[&[f32]], length: usize) -> Group {
+    pub fn new(codes: &[&[i8]], length: usize) -> Group {
         let quads = length / QUAD;
         let mut group = Group {
             codes: vec![0; length * GROUP],
@@ -72,13 +72,18 @@ impl Group {
         };
         for (lane, code) in codes.iter().enumerate() {
             let (panel, column) = (lane / ALTERNATING, lane % ALTERNATING);
-            for (place, &value) in code[..length].iter().enumerate() {
-                let (quad, within) = (place / QUAD, place % QUAD);
-                let value = value as i8;
-                group.codes[((panel * quads + quad) * ALTERNATING + column) * QUAD + within] =
-                    value;
-                let offset = &mut group.offsets[lane * 2 + within / 2];
-                *offset = offset.wrapping_sub(OFFSET as i16 * i16::from(value));
+            let places = group.codes[(panel * quads * ALTERNATING + column) * QUAD..]
+                .chunks_mut(ALTERNATING * QUAD);
+            let mut sums = [0i16; QUAD];
+            for (values, place) in code[..length].as_chunks::<QUAD>().0.iter().zip(places) {
+                place[..QUAD].copy_from_slice(values);
+                for (sum, &value) in sums.iter_mut().zip(values) {
+                    *sum = sum.wrapping_add(i16::from(value));
+                }
+            }
+            for (half, sums) in sums.as_chunks::<2>().0.iter().enumerate() {
+                let sum = sums[0].wrapping_add(sums[1]);
+                group.offsets[lane * 2 + half] = sum.wrapping_mul(-OFFSET as i16);
             }
         }
         group
@@ -251,42 +256,38 @@ const SUMS: usize = 16;
 
 /// ‖a − b‖² in float32: what "nearest" means. Sixteen partial sums, each in order, added in pairs;
 /// without fused multiplications, so that every processor computes the same bits.
-#[inline]
+#[inline(always)]
 pub fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<SUMS>(), b.as_chunks::<SUMS>());
-    let mut sums = squared_sums(a, b);
-    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        let offset = a - b;
-        sums[lane] += offset * offset;
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { squared_distance_avx2(a, b) };
+    }
+    squared_distance_plain(a, b)
+}
+
+fn squared_distance_plain(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0f32; SUMS];
+    for (a, b) in a.chunks(SUMS).zip(b.chunks(SUMS)) {
+        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            let offset = a - b;
+            *sum += offset * offset;
+        }
     }
     let eight: [f32; 8] = std::array::from_fn(|lane| sums[lane] + sums[lane + 8]);
     let four: [f32; 4] = std::array::from_fn(|lane| eight[lane] + eight[lane + 4]);
     (four[0] + four[2]) + (four[1] + four[3])
 }
 
-fn squared_sums(a: &[[f32; SUMS]], b: &[[f32; SUMS]]) -> [f32; SUMS] {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2.
-        return unsafe { squared_sums_avx2(a, b) };
-    }
-    let mut sums = [0f32; SUMS];
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..SUMS {
-            let offset = a[lane] - b[lane];
-            sums[lane] += offset * offset;
-        }
-    }
-    sums
-}
-
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn squared_sums_avx2(a: &[[f32; SUMS]], b: &[[f32; SUMS]]) -> [f32; SUMS] {
+#[inline]
+fn squared_distance_avx2(a: &[f32], b: &[f32]) -> f32 {
     use std::arch::x86_64::*;
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<SUMS>(), b.as_chunks::<SUMS>());
     let mut low = _mm256_setzero_ps();
     let mut high = _mm256_setzero_ps();
-    for (a, b) in a.iter().zip(b) {
+    let mut add = |a: &[f32; SUMS], b: &[f32; SUMS]| {
         // SAFETY: 16 values each.
         let [offset_low, offset_high] = [0, 8].map(|first| unsafe {
             let a = _mm256_loadu_ps(a.as_ptr().add(first));
@@ -294,14 +295,23 @@ fn squared_sums_avx2(a: &[[f32; SUMS]], b: &[[f32; SUMS]]) -> [f32; SUMS] {
         });
         low = _mm256_add_ps(low, _mm256_mul_ps(offset_low, offset_low));
         high = _mm256_add_ps(high, _mm256_mul_ps(offset_high, offset_high));
+    };
+    for (a, b) in a.iter().zip(b) {
+        add(a, b);
     }
-    let mut sums = [0f32; SUMS];
-    // SAFETY: room for 16 values.
-    unsafe {
-        _mm256_storeu_ps(sums.as_mut_ptr(), low);
-        _mm256_storeu_ps(sums.as_mut_ptr().add(8), high);
+    if !a_rest.is_empty() {
+        // Zeros add zeros, which changes no sum of squares.
+        let [a, b] = [a_rest, b_rest].map(|rest| {
+            let mut padded = [0f32; SUMS];
+            padded[..rest.len()].copy_from_slice(rest);
+            padded
+        });
+        add(&a, &b);
     }
-    sums
+    let eight = _mm256_add_ps(low, high);
+    let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
 }
 
 /// A bound on the relative error of [`squared_distance`] in `dim` dimensions: one rounding each for
@@ -335,6 +345,7 @@ mod tests {
             shrink(&mut code, ROW_LENGTH, ROW_LARGEST);
             shrink(&mut centroid, CENTROID_LENGTH, CENTROID_LARGEST);
             let product: f32 = code.iter().zip(&centroid).map(|(a, b)| a * b).sum();
+            let centroid: Vec<i8> = centroid.iter().map(|&value| value as i8).collect();
             let mut group = Group::new(&[centroid.as_slice(); GROUP], length);
             group.half_squares = std::array::from_fn(|lane| lane as f32);
             group.tails = [0.5; GROUP];
@@ -364,6 +375,7 @@ mod tests {
             let (a, b) = (vector(), vector());
             let exact: f64 =
                 a.iter().zip(&b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
+            assert_eq!(squared_distance(&a, &b), squared_distance_plain(&a, &b), "{dim}");
             let found = f64::from(squared_distance(&a, &b));
             assert!((found - exact).abs() <= distance_error(dim) * exact, "{dim}: {found} {exact}");
         }

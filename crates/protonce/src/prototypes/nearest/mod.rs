@@ -133,7 +133,7 @@ struct Margin {
 impl<'a> Screen<'a> {
     fn new(
         centroids: Rows<'a>,
-        codes: &Codes<f32>,
+        codes: &Codes<i8>,
         order: &'a [u32],
         coding: &Coding,
         level: usize,
@@ -147,7 +147,7 @@ impl<'a> Screen<'a> {
         }
         let (mut groups, mut margins) = (Vec::new(), Vec::new());
         for members in order.chunks(GROUP) {
-            let values: Vec<&[f32]> =
+            let values: Vec<&[i8]> =
                 members.iter().map(|&c| codes.prefix(c as usize, prefix)).collect();
             let mut group = Group::new(&values, prefix);
             let mut margin = Margin { error: 0.0, norm: 0.0, constant: 1.0 };
@@ -226,11 +226,16 @@ widest! {
                 needed[row] = bounds.needed(row, pass.squared[row], pass.rows.dim);
             }
         }
-        let mut list = Vec::with_capacity(BLOCK);
+        let mut list = [0; BLOCK];
         let mut scores = [[0f32; GROUP]; TILE];
         for block in 0..groups.div_ceil(pass.per_block) {
-            list.clear();
-            list.extend((0..count).filter(|&row| needed[row] >> block & 1 == 1));
+            // Without a branch, which would go either way.
+            let mut length = 0;
+            for (row, needed) in needed[..count].iter().enumerate() {
+                list[length] = row;
+                length += (needed >> block & 1) as usize;
+            }
+            let list = &list[..length];
             // The squared distance that centroids of this block keep from each row.
             let mut lowest = [f32::INFINITY; BLOCK];
             let first = block * pass.per_block;
@@ -252,7 +257,7 @@ widest! {
                 }
                 pass.effort.scored += (list.len() * GROUP) as u64;
             }
-            for &row in &list {
+            for &row in list {
                 pass.remember(row, block, lowest[row]);
             }
         }
@@ -298,7 +303,7 @@ impl Pass<'_> {
         // Not "at least": a cut that is not a number rules nothing out.
         if most > f32::NEG_INFINITY && !(most + margin < cuts[row]) {
             // The best score first: it makes the cut that most of the others fall short of.
-            let mut lane = scores.iter().position(|&score| score == most).unwrap_or(0);
+            let mut lane = not_below(scores, most).trailing_zeros() as usize;
             let mut left = u64::MAX;
             while lane < GROUP {
                 // The row's own centroid, and lanes without one, have the score −∞.
@@ -413,7 +418,8 @@ impl Search {
         // The first centroids are rows, the second means; from then on they keep their places.
         if self.passes < 2 {
             self.order = groups::order(centroids);
-            self.distances = vec![0.0; coded.rows.count() * blocks];
+            self.distances.clear();
+            self.distances.resize(coded.rows.count() * blocks, 0.0);
             self.moved = vec![0.0; blocks];
         } else {
             for (moved, members) in self.moved.iter_mut().zip(self.order.chunks(per_block * GROUP))
@@ -421,9 +427,10 @@ impl Search {
                 *moved += farthest_moved(centroids, &self.before, members);
             }
         }
-        self.before = centroids.values.to_vec();
+        self.before.clear();
+        self.before.extend_from_slice(centroids.values);
         let coding = coded.coding;
-        let codes = encode(centroids, &coding.turn, CENTROID_RANGE, None, |value| value);
+        let codes = encode(centroids, &coding.turn, CENTROID_RANGE, None, |value| value as i8);
         if TRIALS.contains(&self.passes) {
             self.level = level(coded, centroids, &codes, &self.order, assignment);
         }
@@ -449,7 +456,7 @@ fn farthest_moved(centroids: Rows, before: &[f32], members: &[u32]) -> f64 {
 pub fn assign(rows: Rows, centroids: Rows, coding: &Coding) -> Assignment {
     const CHUNK: usize = 1 << 16;
     let order = groups::order(centroids);
-    let codes = encode(centroids, &coding.turn, CENTROID_RANGE, None, |value| value);
+    let codes = encode(centroids, &coding.turn, CENTROID_RANGE, None, |value| value as i8);
     let mut whole = Assignment { nearest: Vec::new(), squared: Vec::new() };
     let mut screen: Option<Screen> = None;
     for first in (0..rows.count()).step_by(CHUNK) {
@@ -472,7 +479,7 @@ pub fn assign(rows: Rows, centroids: Rows, coding: &Coding) -> Assignment {
 fn level(
     coded: &Coded,
     centroids: Rows,
-    codes: &Codes<f32>,
+    codes: &Codes<i8>,
     order: &[u32],
     assignment: &Assignment,
 ) -> usize {
@@ -485,7 +492,7 @@ fn level(
     let count = coded.rows.count();
     let stride = (count / TRIAL).max(16).min(count);
     let chosen: Vec<usize> = (0..count).step_by(stride).collect();
-    let values: Vec<f32> = chosen.iter().flat_map(|&row| coded.rows.row(row)).copied().collect();
+    let values = coded.rows.select(chosen.iter().copied());
     let sample = Coded {
         rows: Rows { values: &values, dim: coded.rows.dim },
         coding: coded.coding,
