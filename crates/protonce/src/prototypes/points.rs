@@ -270,13 +270,13 @@ fn assign_on_device(rows: &Tensor, centroids: &[f32]) -> Assignment {
     }
 }
 
-/// Values of a row that one job sums up: those of all clusters stay in a core's cache.
-const WIDTH: usize = 64;
+/// Clusters whose rows one job sums up.
+const JOB: usize = 16;
 
 /// Sums of the rows of each cluster.
 pub struct Sums {
     dim: usize,
-    /// This process's sums, by blocks of columns: [blocks, clusters, WIDTH].
+    /// This process's sums: [clusters, dim].
     local: Vec<f64>,
     /// The assignment that they belong to; empty before there is one.
     nearest: Vec<u32>,
@@ -291,7 +291,7 @@ impl Sums {
     pub fn new(clusters: usize, dim: usize) -> Sums {
         Sums {
             dim,
-            local: vec![0.0; clusters * dim.next_multiple_of(WIDTH)],
+            local: vec![0.0; clusters * dim],
             nearest: Vec::new(),
             totals: vec![0.0; clusters * dim],
             counts: vec![0.0; clusters],
@@ -304,51 +304,71 @@ impl Sums {
     /// those of clusters that won or lost a row since the last time.
     fn update(&mut self, rows: Rows, nearest: &[u32]) {
         let clusters = self.counts.len();
-        self.counts.fill(0.0);
-        for &cluster in nearest {
-            self.counts[cluster as usize] += 1.0;
-        }
         let mut stale = vec![self.nearest.is_empty(); clusters];
         for (&before, &now) in self.nearest.iter().zip(nearest) {
             stale[before as usize] |= before != now;
             stale[now as usize] |= before != now;
         }
-        let jobs = self.local.chunks_mut(clusters * WIDTH).enumerate();
-        nearest::share(jobs, |(block, sums)| sum_columns(rows, nearest, &stale, block, sums));
         self.nearest.clear();
         self.nearest.extend_from_slice(nearest);
-        for (block, sums) in self.local.chunks(clusters * WIDTH).enumerate() {
-            let totals = self.totals.chunks_mut(self.dim);
-            for (total, sum) in totals.zip(sums.chunks(WIDTH)) {
-                let total = &mut total[block * WIDTH..];
-                let width = total.len().min(WIDTH);
-                total[..width].copy_from_slice(&sum[..width]);
-            }
+        // The rows of each cluster, cluster after cluster.
+        let mut ends = vec![0; clusters];
+        for &cluster in nearest {
+            ends[cluster as usize] += 1;
         }
+        let mut end = 0;
+        for (count, ends) in self.counts.iter_mut().zip(&mut ends) {
+            *count = f64::from(*ends);
+            (end, *ends) = (end + *ends, end);
+        }
+        let mut members = vec![0; nearest.len()];
+        for (row, &cluster) in (0..).zip(nearest) {
+            let end = &mut ends[cluster as usize];
+            members[*end as usize] = row;
+            *end += 1;
+        }
+        let dim = self.dim;
+        let jobs = self.local.chunks_mut(JOB * dim).zip(ends.chunks(JOB)).zip(stale.chunks(JOB));
+        let firsts = std::iter::once(0).chain(ends.iter().copied().skip(JOB - 1).step_by(JOB));
+        nearest::share(jobs.zip(firsts), |(((sums, ends), stale), mut first)| {
+            for ((sum, &end), &stale) in sums.chunks_mut(dim).zip(ends).zip(stale) {
+                if stale {
+                    sum_rows(rows, &members[first as usize..end as usize], sum);
+                }
+                first = end;
+            }
+        });
+        self.totals.copy_from_slice(&self.local);
     }
 }
 
 widest! {
-    /// Sums of the rows of each stale cluster, of one block of their values: [clusters, WIDTH].
-    fn sum_columns(
-        rows: Rows,
-        nearest: &[u32],
-        stale: &[bool],
-        block: usize,
-        sums: &mut [f64],
-    ) {
-        let first = block * WIDTH;
-        let width = WIDTH.min(rows.dim - first);
-        for (sum, _) in sums.chunks_mut(WIDTH).zip(stale).filter(|(_, stale)| **stale) {
-            sum.fill(0.0);
-        }
-        for (row, &cluster) in nearest.iter().enumerate() {
-            if stale[cluster as usize] {
-                let sum = &mut sums[cluster as usize * WIDTH..][..width];
-                for (sum, &value) in sum.iter_mut().zip(&rows.row(row)[first..][..width]) {
-                    *sum += f64::from(value);
+    /// The sum of the rows whose numbers are given.
+    fn sum_rows(rows: Rows, members: &[u32], sum: &mut [f64]) {
+        // As many sums as fit in registers, over all rows.
+        const BLOCK: usize = 32;
+        const AHEAD: usize = 6;
+        let mut first = 0;
+        let mut blocks = sum.chunks_exact_mut(BLOCK);
+        for block in &mut blocks {
+            let mut sums = [0f64; BLOCK];
+            for (place, &row) in members.iter().enumerate() {
+                // Rows of a cluster lie anywhere: the first time, memory has to be asked early.
+                if first == 0 && let Some(&soon) = members.get(place + AHEAD) {
+                    nearest::prefetch(rows.row(soon as usize));
+                }
+                let values = &rows.row(row as usize)[first..][..BLOCK];
+                for place in 0..BLOCK {
+                    sums[place] += f64::from(values[place]);
                 }
             }
+            block.copy_from_slice(&sums);
+            first += BLOCK;
+        }
+        for sum in blocks.into_remainder() {
+            let values = members.iter().map(|&row| f64::from(rows.row(row as usize)[first]));
+            *sum = values.fold(0.0, |sum, value| sum + value);
+            first += 1;
         }
     }
 }

@@ -201,6 +201,7 @@ impl Group {
 }
 
 /// The largest of a group's scores.
+#[inline]
 pub fn largest(scores: &[f32; GROUP]) -> f32 {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
@@ -212,6 +213,7 @@ pub fn largest(scores: &[f32; GROUP]) -> f32 {
 
 /// The lanes of a group whose score is not below `cut`, a bit each; with a cut that is not a number,
 /// all of them.
+#[inline]
 pub fn not_below(scores: &[f32; GROUP], cut: f32) -> u64 {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
@@ -224,6 +226,7 @@ pub fn not_below(scores: &[f32; GROUP], cut: f32) -> u64 {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
+#[inline]
 fn largest_avx2(scores: &[f32; GROUP]) -> f32 {
     use std::arch::x86_64::*;
     let mut most = _mm256_set1_ps(f32::NEG_INFINITY);
@@ -238,6 +241,7 @@ fn largest_avx2(scores: &[f32; GROUP]) -> f32 {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
+#[inline]
 fn not_below_avx2(scores: &[f32; GROUP], cut: f32) -> u64 {
     use std::arch::x86_64::*;
     let cut = _mm256_set1_ps(cut);
@@ -312,6 +316,17 @@ fn squared_distance_avx2(a: &[f32], b: &[f32]) -> f32 {
     let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
+/// Has a row brought nearer that will be read soon.
+#[inline(always)]
+pub fn prefetch(row: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in row.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 has the instruction, and it only looks at the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
 }
 
 /// A bound on the relative error of [`squared_distance`] in `dim` dimensions: one rounding each for

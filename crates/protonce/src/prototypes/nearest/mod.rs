@@ -22,7 +22,7 @@ mod groups;
 mod kernel;
 
 pub use codes::{Rows, share};
-pub use kernel::squared_distance;
+pub use kernel::{prefetch, squared_distance};
 
 use codes::{Codes, LEVELS, Range, Turn, encode, usable};
 use kernel::{
@@ -118,6 +118,8 @@ struct Screen<'a> {
     prefix: usize,
     /// What one unit of a score is worth: the product of both steps.
     unit: f32,
+    /// What rounding costs a score at most, in units, for each of a row's squared length.
+    per_square: f32,
     /// Whether codes say nothing: every centroid is measured.
     blind: bool,
 }
@@ -169,7 +171,8 @@ impl<'a> Screen<'a> {
             groups.push(group);
             margins.push(margin);
         }
-        Screen { centroids, order, place, groups, margins, level, prefix, unit, blind }
+        let per_square = 4e-6 / unit;
+        Screen { centroids, order, place, groups, margins, level, prefix, unit, per_square, blind }
     }
 
     /// What the scores of `group` leave out at most for the row of `residue`.
@@ -179,11 +182,10 @@ impl<'a> Screen<'a> {
             return f32::INFINITY;
         }
         let margin = &self.margins[group];
-        let unit = 4e-6 * residue.square / self.unit;
         margin.error * residue.error[self.level]
             + margin.norm * residue.norm
             + margin.constant
-            + unit
+            + self.per_square * residue.square
     }
 }
 
@@ -242,11 +244,15 @@ widest! {
             for group in first..(first + pass.per_block).min(groups) {
                 for tile in list.chunks(TILE) {
                     // The last tile is filled up with its first row.
-                    let tile: [usize; TILE] =
-                        std::array::from_fn(|r| *tile.get(r).unwrap_or(&tile[0]));
-                    let codes =
-                        tile.map(|row| pass.codes.prefix(pass.first + row, pass.screen.prefix));
-                    let tails = tile.map(|row| pass.residue(row).tail[pass.screen.level]);
+                    let mut filled = [tile[0]; TILE];
+                    filled[..tile.len()].copy_from_slice(tile);
+                    let tile = filled;
+                    // Loops: what `map` calls would be compiled for the oldest processors.
+                    let (mut codes, mut tails) = ([[].as_slice(); TILE], [0f32; TILE]);
+                    for r in 0..TILE {
+                        codes[r] = pass.codes.prefix(pass.first + tile[r], pass.screen.prefix);
+                        tails[r] = pass.residue(tile[r]).tail[pass.screen.level];
+                    }
                     let most = pass.screen.groups[group].scores(codes, tails, &mut scores);
                     for (r, &row) in tile.iter().enumerate() {
                         if r > 0 && row == tile[0] {
@@ -432,7 +438,12 @@ impl Search {
         let coding = coded.coding;
         let codes = encode(centroids, &coding.turn, CENTROID_RANGE, None, |value| value as i8);
         if TRIALS.contains(&self.passes) {
-            self.level = level(coded, centroids, &codes, &self.order, assignment);
+            // It changes little from one trial to the next.
+            let levels = match self.passes {
+                0 => 0..LEVELS,
+                _ => self.level.saturating_sub(1)..LEVELS.min(self.level + 2),
+            };
+            self.level = level(coded, centroids, &codes, &self.order, assignment, levels);
         }
         self.passes += 1;
         let screen = Screen::new(centroids, &codes, &self.order, coding, self.level);
@@ -444,11 +455,11 @@ impl Search {
 /// How far any of `members` moved since `before`, or a little more.
 fn farthest_moved(centroids: Rows, before: &[f32], members: &[u32]) -> f64 {
     let before = Rows { values: before, dim: centroids.dim };
-    let moved = members.iter().map(|&c| {
-        let pair = centroids.row(c as usize).iter().zip(before.row(c as usize));
-        pair.map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>()
-    });
-    moved.fold(0.0, f64::max).sqrt() * (1.0 + 1e-9)
+    let moved = members
+        .iter()
+        .map(|&c| squared_distance(centroids.row(c as usize), before.row(c as usize)));
+    let farthest = f64::from(moved.fold(0.0, f32::max));
+    (farthest * (1.0 + 3.0 * distance_error(centroids.dim)) + TINY).sqrt()
 }
 
 /// The nearest of `centroids` to each of `rows`, of which only `CHUNK` at a time are coded: for rows
@@ -465,7 +476,7 @@ pub fn assign(rows: Rows, centroids: Rows, coding: &Coding) -> Assignment {
         let coded = Coded { rows, coding, codes: &codes_of_rows };
         let mut part = Assignment::unknown(rows.count());
         let screen = screen.get_or_insert_with(|| {
-            let level = level(&coded, centroids, &codes, &order, &part);
+            let level = level(&coded, centroids, &codes, &order, &part, 0..LEVELS);
             Screen::new(centroids, &codes, &order, coding, level)
         });
         pass(&coded, screen, &mut part, screen.groups.len(), None);
@@ -475,13 +486,14 @@ pub fn assign(rows: Rows, centroids: Rows, coding: &Coding) -> Assignment {
     whole
 }
 
-/// The prefix that makes a pass cheapest, by a trial of each on some of the rows.
+/// Which of some prefixes makes a pass cheapest, by a trial of each on some of the rows.
 fn level(
     coded: &Coded,
     centroids: Rows,
     codes: &Codes<i8>,
     order: &[u32],
     assignment: &Assignment,
+    levels: std::ops::Range<usize>,
 ) -> usize {
     // Cycles, measured on Zen 3: a score takes 1/40 a value and 0.6 more, a distance 0.7 a value
     // and 60 more.
@@ -498,17 +510,20 @@ fn level(
         coding: coded.coding,
         codes: &RowCodes(coded.codes.0.select(&chosen)),
     };
-    let mut costs = Vec::new();
-    for level in 0..LEVELS {
+    let mut cheapest = (f64::INFINITY, LEVELS - 1);
+    for level in levels {
         let mut trial = Assignment {
             nearest: chosen.iter().map(|&row| assignment.nearest[row]).collect(),
             squared: vec![0.0; chosen.len()],
         };
         let screen = Screen::new(centroids, codes, order, coded.coding, level);
         let effort = pass(&sample, &screen, &mut trial, screen.groups.len(), None);
-        costs.push(cost(effort, screen.prefix));
+        let cost = cost(effort, screen.prefix);
+        if cost < cheapest.0 {
+            cheapest = (cost, level);
+        }
     }
-    (0..LEVELS).min_by(|&a, &b| costs[a].total_cmp(&costs[b])).unwrap_or(LEVELS - 1)
+    cheapest.1
 }
 
 /// One pass over all rows, on all of libtorch's threads.
