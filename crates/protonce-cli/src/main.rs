@@ -81,7 +81,7 @@ fn main() -> ExitCode {
         Ok(Err(error)) => error,
         Err(panic) => anyhow::anyhow!("{}", explain(&*panic)),
     };
-    eprintln!("protonce: {error:#}");
+    eprintln!("protonce: {}", sentence(&error));
     match error.downcast_ref::<protonce::pretrain::ConfigError>() {
         Some(_) => ExitCode::from(2),
         None => ExitCode::FAILURE,
@@ -100,6 +100,17 @@ fn run() -> anyhow::Result<()> {
         Command::Bench(command) => bench::run(&command),
         Command::Data(command) => data::run(&command),
     }
+}
+
+/// An error and its causes, each once: many say their cause within their own sentence.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 /// One sentence out of a panic's message.

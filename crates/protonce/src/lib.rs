@@ -66,4 +66,5 @@ pub mod clock;
 pub mod device;
 pub mod world;
 
+mod disk;
 mod widest;

@@ -83,7 +83,9 @@ fn an_output_that_cannot_be_written() {
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     let command = tiny_pretrain(folder.path().to_str().unwrap(), &file.join("run"), &[]);
-    says(&refuse(command, 1), &["cannot write", "file/run"]);
+    let sentence = refuse(command, 1);
+    says(&sentence, &["cannot write", "file/run", "Not a directory"]);
+    assert_eq!(sentence.matches("Not a directory").count(), 1, "{sentence}");
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! A run survives being killed.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::images::write_classes;
-use crate::{succeed, tiny_pretrain};
+use crate::{refuse, succeed, tiny_pretrain};
 
 const EPOCHS: &str = "14";
 
@@ -107,4 +107,67 @@ fn interrupt_finishes_the_step_and_resume_is_bit_identical() {
 
     succeed(tiny_pretrain(data, &stopped, &["--resume", "--epochs", "3", "--log-every", "2"]));
     assert!(last_checkpoint(&whole) == last_checkpoint(&stopped), "the weights differ");
+}
+
+/// Has a command write no file beyond 10 MB, as on a disk that is nearly full: events and prototypes
+/// still fit, a checkpoint does not.
+#[cfg(unix)]
+fn nearly_full(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    let limit = libc::rlimit { rlim_cur: 10_000_000, rlim_max: 10_000_000 };
+    let limited = move || {
+        // SAFETY: both calls take plain values and may be made between fork and exec. Ignored, the
+        // signal leaves an error of the write, as a full disk does.
+        let failed = unsafe {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN) == libc::SIG_ERR
+                || libc::setrlimit(libc::RLIMIT_FSIZE, &limit) != 0
+        };
+        if failed { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: what runs in the child allocates nothing and takes no lock.
+    unsafe { command.pre_exec(limited) };
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_ends_in_one_sentence_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    write_classes(&data, &["a", "b", "c"], 13);
+    let data = data.to_str().unwrap();
+    let (whole, full) = (folder.path().join("whole"), folder.path().join("full"));
+    succeed(tiny_pretrain(data, &whole, &["--epochs", "4"]));
+
+    let without_room = |more: &[&str]| {
+        let mut command = tiny_pretrain(data, &full, more);
+        nearly_full(&mut command);
+        let sentence = refuse(command, 1);
+        assert!(sentence.contains("cannot write"), "{sentence}");
+        assert_eq!(sentence.matches("File too large").count(), 1, "{sentence}");
+        for entry in std::fs::read_dir(full.join("checkpoints")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap().to_string_lossy().starts_with('.') {
+                let left = std::fs::read_dir(&path).unwrap().count();
+                assert_eq!(left, 0, "{} takes the room that lacks", path.display());
+            }
+        }
+    };
+    without_room(&["--epochs", "4"]);
+
+    let resume = ["--epochs", "4", "--resume"];
+    let mut command = tiny_pretrain(data, &full, &resume);
+    let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    while !full.join("checkpoints/last").exists() {
+        assert_eq!(child.try_wait().unwrap(), None, "the run ended before its first checkpoint");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let before = last_checkpoint(&full);
+    without_room(&resume);
+    assert!(before == last_checkpoint(&full), "the last checkpoint changed");
+    succeed(tiny_pretrain(data, &full, &resume));
+    assert!(last_checkpoint(&whole) == last_checkpoint(&full), "the weights differ");
+    assert_eq!(events(&whole), events(&full));
 }

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use super::archive::read_exact_at;
 use super::{DataError, Dataset, Entry, Extent, Source, first_folder, some_of};
+use crate::disk;
 
 pub(super) const MAGIC: &[u8; 8] = b"ProtoPak";
 const SHARD_MAGIC: &[u8; 8] = b"PackShrd";
@@ -403,8 +404,7 @@ impl PackWriter {
             .and_then(|()| self.file.sync_data())
             .and_then(|()| self.file.seek(SeekFrom::Start(0)))
             .and_then(|_| self.file.write_all(&header.bytes()))
-            .and_then(|()| self.file.sync_all())
-            .and_then(|()| std::fs::rename(&self.partial, &self.path))
+            .and_then(|()| disk::settle(&self.partial, &self.path))
             .map_err(unwritable)
     }
 }

@@ -12,6 +12,7 @@ use tch::{Device, Tensor};
 
 use super::config::Config;
 use super::event::Event;
+use crate::disk::{self, sync_folder};
 use crate::encoder::EncoderConfig;
 use crate::encoder::convolution::Choices;
 use crate::views::{Unreadable, ViewConfig};
@@ -412,26 +413,12 @@ pub fn write_file(file: &Path, contents: &[u8]) -> Result<(), RunError> {
     replace(file, |scratch| fs::write(scratch, contents))
 }
 
-/// Has `write` fill a file beside `file`, forces it to disk and renames it into place.
+/// [`disk::replace`] with an error that names the file.
 pub(crate) fn replace(
     file: &Path,
     write: impl FnOnce(&Path) -> io::Result<()>,
 ) -> Result<(), RunError> {
-    let failed = |source| RunError::Write { path: file.to_owned(), source };
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-    // A bare name lies in the current folder.
-    let folder = folder.unwrap_or(Path::new("."));
-    // Of this process, so that two that write the same file never share a half-written one.
-    let scratch = folder.join(format!(".{name}.{}", std::process::id()));
-    write(&scratch).map_err(failed)?;
-    File::open(&scratch).and_then(|file| file.sync_all()).map_err(failed)?;
-    fs::rename(&scratch, file).map_err(failed)?;
-    sync_folder(folder).map_err(failed)
-}
-
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    disk::replace(file, write).map_err(write_error(file))
 }
 
 /// Makes `link` a symbolic link to `target` in one step, whatever it was before.

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::run_folder::write_file;
+use crate::disk;
 use crate::encoder::convolution::{Choices, Shape, Ways};
 
 /// What the file begins with; another version of this program may know other ways.
@@ -96,7 +96,7 @@ fn write(file: &Path, remembered: &Remembered) -> Result<(), String> {
         std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
     }
     let text = serde_json::to_vec_pretty(remembered).map_err(|error| error.to_string())?;
-    write_file(file, &text).map_err(|error| error.to_string())
+    disk::replace(file, |scratch| std::fs::write(scratch, &text)).map_err(|error| error.to_string())
 }
 
 /// The processor and the threads that libtorch computes with, in words.

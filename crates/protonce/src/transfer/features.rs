@@ -15,8 +15,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::TransferError;
 use crate::data::Dataset;
+use crate::disk;
 use crate::encoder::{Encoder, EncoderConfig, EncoderError, Extracted, Output, Precision, extract};
-use crate::pretrain::run_folder::replace;
 use crate::views::{Loader, Unreadable, ViewConfig};
 use crate::weights::Weights;
 
@@ -190,7 +190,7 @@ fn write(file: &Path, extracted: &Extracted) -> Result<(), String> {
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder).map_err(|error| text(&error))?;
     }
-    replace(file, |scratch| std::fs::write(scratch, bytes)).map_err(|error| text(&error))
+    disk::replace(file, |scratch| std::fs::write(scratch, bytes)).map_err(|error| text(&error))
 }
 
 /// The numbers of a tensor as they lie in memory, row by row.
