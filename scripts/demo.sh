@@ -19,7 +19,7 @@ rm -rf "$out"
 # A small network on small images: about four minutes on two cores. $SETTINGS come last and win.
 # shellcheck disable=SC2086
 "$protonce" pretrain "$data" --out "$out" --preset small \
-    --stem imagenet --image-size 64 --eval-resize 64 --flip-probability 0 \
+    --stem imagenet --image-size 64 --flip-probability 0 \
     --epochs 10 --warmup-epochs 4 --batch-size 64 --lr 0.03 --queue 1024 --temperature 0.1 \
     --duplicates mask $evaluation ${SETTINGS:-}
 "$protonce" report "$out"

@@ -75,8 +75,8 @@ pub struct ViewSettings {
     #[arg(long, value_name = "PIXELS")]
     image_size: Option<i64>,
 
-    /// Short side of the image before the centre crop of the E-step and evaluations; 8/7 of the
-    /// image size unless said.
+    /// Short side of the image before the centre crop of the E-step and evaluations; unless said,
+    /// the image size up to 64 px, where images are shown whole, and 8/7 of it above.
     #[arg(long, value_name = "PIXELS")]
     eval_resize: Option<i64>,
 

@@ -30,7 +30,7 @@ fn protonce(arguments: &[&str]) -> Command {
 fn tiny_pretrain(data: &str, out: &Path, more: &[&str]) -> Command {
     let mut command = protonce(&["pretrain", data, "--out", out.to_str().unwrap()]);
     command.args(["--preset", "small", "--stem", "imagenet", "--image-size", "16"]);
-    command.args(["--eval-resize", "16", "--batch-size", "8", "--queue", "50"]);
+    command.args(["--batch-size", "8", "--queue", "50"]);
     command.args(["--clusters", "4,8", "--warmup-epochs", "1", "--threads", "1"]);
     command.args(more);
     command

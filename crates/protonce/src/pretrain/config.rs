@@ -291,7 +291,7 @@ impl Config {
         let views = match name {
             "v1" => ViewConfig::v1(224),
             "v2" => ViewConfig::v2(224),
-            "small" => ViewConfig { blur_probability: 0.0, eval_resize: 32, ..ViewConfig::v2(32) },
+            "small" => ViewConfig { blur_probability: 0.0, ..ViewConfig::v2(32) },
             _ => return Err(ConfigError::UnknownPreset(name.to_owned())),
         };
         let published = toml::toml! {
@@ -352,10 +352,8 @@ impl Config {
         };
         let views = Table::try_from(views).map_err(invalid)?;
         let mut preset = layered([published, views, own]);
-        if name != "small" {
-            // Follows from the image size, which a later layer may change.
-            preset.remove("eval-resize");
-        }
+        // Follows from the image size, which a later layer may change.
+        preset.remove("eval-resize");
         Ok(preset)
     }
 

@@ -26,20 +26,11 @@ pub(super) fn command(config: &Config, out: &str) -> Result<String, ConfigError>
 
 /// What the settings have beyond a preset.
 fn flags(preset: &str, settings: &Table) -> Result<Vec<(String, Value)>, ConfigError> {
-    let own = Config::resolve([Config::preset(preset)?])?.table()?;
-    // Other settings follow from the image size, unless the preset fixes one that no longer fits.
-    let mut compared = own.clone();
-    let mut layer = Table::new();
-    for name in ["image-size", "eval-resize"] {
-        layer.extend(settings.get(name).map(|value| (name.to_owned(), value.clone())));
-        if let Ok(resolved) = Config::resolve([Config::preset(preset)?, layer.clone()]) {
-            compared = resolved.table()?;
-            break;
-        }
-    }
-    for name in layer.keys() {
-        compared.extend(own.get(name).map(|value| (name.clone(), value.clone())));
-    }
+    // Other settings follow from the image size.
+    let image_size = settings.get_key_value("image-size").map(|(k, v)| (k.clone(), v.clone()));
+    let layer = Table::from_iter(image_size);
+    let mut compared = Config::resolve([Config::preset(preset)?, layer])?.table()?;
+    compared.extend(Config::preset(preset)?.remove_entry("image-size"));
     // What runs usually settle where presets leave it open.
     if settings.get("shuffle").and_then(Value::as_str) == Some("full") {
         compared.insert("shuffle".to_owned(), "full".into());
@@ -83,10 +74,10 @@ mod tests {
             command(&small, "run").unwrap(),
             "protonce pretrain cifar10.tar#train --out run --preset small --epochs 20"
         );
-        let larger = config("small", "data = 'photos'\nimage-size = 64\neval-resize = 64");
+        let larger = config("small", "data = 'photos'\nimage-size = 64");
         assert_eq!(
             command(&larger, "run").unwrap(),
-            "protonce pretrain photos --out run --preset small --eval-resize 64 --image-size 64"
+            "protonce pretrain photos --out run --preset small --image-size 64"
         );
         let v1 = config("v1", "data = 'my photos'\nclusters = [5, 10]\nimage-size = 64");
         assert_eq!(

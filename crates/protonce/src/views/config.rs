@@ -64,6 +64,13 @@ pub struct ViewConfig {
     pub std: [f64; 3],
 }
 
+/// The short side, in pixels, of which the centre is evaluated: 256 for 224, as everywhere in the
+/// field, and the same proportion for other sizes. Images of up to 64 px are small because they
+/// show one thing and little else, which a crop would cut.
+fn eval_resize(image_size: usize) -> usize {
+    if image_size <= 64 { image_size } else { (image_size * 8 + 3) / 7 }
+}
+
 fn middle() -> u8 {
     128
 }
@@ -103,8 +110,7 @@ impl ViewConfig {
         ViewConfig {
             recipe: Recipe::V2,
             image_size,
-            // 256 for 224, as everywhere in the field; the same proportion for other sizes.
-            eval_resize: (image_size * 8 + 3) / 7,
+            eval_resize: eval_resize(image_size),
             crop_scale: [0.2, 1.0],
             crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
             jitter: [0.4, 0.4, 0.4, 0.1],
@@ -238,10 +244,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn evaluation_keeps_the_proportion_of_256_to_224() {
+    fn evaluation_keeps_the_proportion_of_256_to_224_and_small_images_whole() {
         assert_eq!(ViewConfig::v2(224).eval_resize, 256);
-        assert_eq!(ViewConfig::v1(64).eval_resize, 73);
-        assert_eq!(ViewConfig::v1(32).eval_resize, 37);
+        assert_eq!(ViewConfig::v1(96).eval_resize, 110);
+        assert_eq!(ViewConfig::v1(64).eval_resize, 64);
+        assert_eq!(ViewConfig::v2(32).eval_resize, 32);
     }
 
     #[test]
