@@ -244,7 +244,7 @@ fn describe(
     let labels = match labels {
         None => None,
         Some(labels) => {
-            let found = Vec::<i64>::try_from(&assignment.to_device(Device::Cpu))?;
+            let found = Vec::<i64>::try_from(&assignment)?;
             Some(agreement(labels, &found))
         }
     };

@@ -1,6 +1,9 @@
 //! Where tensors live and arithmetic happens.
 
-use tch::{Cuda, Device};
+use tch::kind::Element;
+use tch::{Cuda, Device, Tensor};
+
+use crate::encoder::pinned;
 
 /// A device that was asked for and cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,21 @@ pub fn device(name: &str) -> Result<Device, DeviceError> {
             Some(number) => cuda(number),
             None => Err(DeviceError::Unknown(name.to_owned())),
         },
+    }
+}
+
+/// `values` on `device`: [values]. Nobody waits for a GPU to come to it: what is queued there goes on
+/// meanwhile.
+pub(crate) fn upload<T: Element>(values: &[T], device: Device) -> Tensor {
+    match device {
+        Device::Cuda(_) => {
+            let (data, length) = (values.as_ptr().cast(), values.len() as i64);
+            // SAFETY: initialised numbers of that kind, borrowed until they are copied.
+            let borrowed =
+                unsafe { Tensor::from_blob(data, &[length], &[1], T::KIND, Device::Cpu) };
+            pinned(&borrowed).to_device_(device, T::KIND, true, false)
+        }
+        _ => Tensor::from_slice(values).to_device(device),
     }
 }
 

@@ -1,7 +1,9 @@
 // What tch does not offer: an operation whose backward pass is written in Rust, gradients for a given
-// gradient of the output, the two gradients of a convolution one by one, and libtorch's own threads for
-// loops written in Rust. See autograd.rs for the meaning of each.
+// gradient of the output, the two gradients of a convolution one by one, libtorch's own threads for
+// loops written in Rust, convolutions on a GPU that give the same bits every time, and memory that a GPU
+// reads by itself. See autograd.rs for the meaning of each.
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/convolution_backward.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -118,5 +120,13 @@ void protonce_parallel_for(std::int64_t count, std::int64_t grain,
         body(context, begin, end);
     });
 }
+
+at::Tensor *protonce_pinned(at::Tensor *tensor, Message *message) {
+    at::Tensor *result = nullptr;
+    guarded(message, [&] { result = new at::Tensor(tensor->pin_memory()); });
+    return result;
+}
+
+void protonce_repeatable_convolutions() { at::globalContext().setDeterministicCuDNN(true); }
 
 }  // extern "C"

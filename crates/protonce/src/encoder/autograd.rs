@@ -51,6 +51,8 @@ unsafe extern "C" {
         body: unsafe extern "C" fn(*mut c_void, i64, i64),
         context: *mut c_void,
     );
+    fn protonce_pinned(tensor: *const C_tensor, message: *mut Message) -> *mut C_tensor;
+    fn protonce_repeatable_convolutions();
 }
 
 /// A sentence that crosses from one language to the other, ended by a zero; empty when nothing went
@@ -147,6 +149,26 @@ pub(super) fn convolution_gradient(
     message.panic_if_any();
     // SAFETY: without a message, a new tensor that is ours.
     unsafe { Tensor::from_ptr(found) }
+}
+
+/// A copy of `tensor`, which is on the CPU, in memory that stays in its place, so that a GPU can fetch it
+/// while the processor does something else.
+///
+/// # Panics
+/// When libtorch fails, for example for want of a GPU.
+pub(crate) fn pinned(tensor: &Tensor) -> Tensor {
+    let mut message = Message::EMPTY;
+    // SAFETY: a live tensor that the callee only reads.
+    let copy = unsafe { protonce_pinned(tensor.as_ptr(), &mut message) };
+    message.panic_if_any();
+    // SAFETY: without a message, a new tensor that is ours.
+    unsafe { Tensor::from_ptr(copy) }
+}
+
+/// From now on cuDNN takes only those of its convolutions that give the same bits every time.
+pub(super) fn repeatable_convolutions() {
+    // SAFETY: sets a flag.
+    unsafe { protonce_repeatable_convolutions() }
 }
 
 /// From the gradient of an output to those of its inputs, in their order; `None` for an input that

@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{Encoder, Mode};
+use crate::device::upload;
 use crate::views::{Batch, Loader, LoaderError, Unreadable};
 
 /// What is computed of each image.
@@ -92,5 +93,5 @@ impl Output {
 pub fn image_tensor(pixels: &[f32], size: usize, device: Device) -> Tensor {
     let size = size as i64;
     // NHWC permuted to NCHW *is* channels-last, and stays so through the network.
-    Tensor::from_slice(pixels).view([-1, size, size, 3]).to_device(device).permute([0, 3, 1, 2])
+    upload(pixels, device).view([-1, size, size, 3]).permute([0, 3, 1, 2])
 }

@@ -23,7 +23,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-pub(crate) use autograd::parallel_for;
+use autograd::repeatable_convolutions;
+pub(crate) use autograd::{parallel_for, pinned};
 use convolution::{Choices, Shape};
 pub use descent::Descent;
 pub use extract::{Extracted, Output, extract, extract_batches, image_tensor};
@@ -272,6 +273,9 @@ pub struct Encoder {
 impl Encoder {
     /// A freshly initialised encoder: the same weights for the same `seed` on every machine.
     pub fn new(config: &EncoderConfig, precision: Precision, device: Device, seed: u64) -> Encoder {
+        if let Device::Cuda(_) = device {
+            repeatable_convolutions();
+        }
         let mut parameters = Parameters::new(seed);
         let network = ResNet::declare(&mut parameters, config);
         let parameters = parameters.place(device);

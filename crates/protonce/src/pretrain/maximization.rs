@@ -14,6 +14,7 @@ use super::run_folder::{NamedTensors, RunError};
 use super::{PretrainError, Purpose, precision, random_key};
 use crate::clock::{self, Part};
 use crate::contrast::{Contrast, Queue, info_nce, proto_nce, sample_negatives};
+use crate::device::upload;
 use crate::encoder::convolution::Choices;
 use crate::encoder::{Descent, MomentumPair, image_tensor};
 use crate::prototypes::Prototypes;
@@ -76,7 +77,7 @@ impl Trainer {
         let key_views = image_tensor(&batch.views[1], batch.image_size, self.device);
         let mut order: Vec<i64> = (0..count as i64).collect();
         order.shuffle(&mut ChaCha8Rng::from_seed(key_for(Purpose::KeyOrder)));
-        let order = Tensor::from_slice(&order).to_device(self.device);
+        let order = upload(&order, self.device);
         let keys = clock::part(Part::Keys, || self.pair.keys(&key_views, config.bn_splits, &order));
 
         // Queries [batch, dim].
@@ -87,7 +88,6 @@ impl Trainer {
 
         // Losses, with the queue as it was before this batch's keys.
         let images: Vec<i64> = batch.indices.iter().map(|&index| index as i64).collect();
-        let images = Tensor::from_slice(&images).to_device(self.device);
         let losses = clock::part(Part::Losses, || {
             self.losses(&queries, &keys, &images, granularities, &key_for)
         });
@@ -107,6 +107,7 @@ impl Trainer {
 
         let keys = self.world.all_gather(keys);
         if let Some(bank) = &mut self.bank {
+            let images = upload(&images, self.device);
             let _ = bank.index_copy_(0, &self.world.all_gather(images), &keys);
         }
         self.queue.enqueue(&keys);
@@ -128,12 +129,12 @@ impl Trainer {
         &self,
         queries: &Tensor,
         keys: &Tensor,
-        images: &Tensor,
+        images: &[i64],
         granularities: &[Prototypes],
         key_for: &dyn Fn(Purpose) -> [u8; 32],
     ) -> Losses {
         let config = &self.config;
-        let count = images.numel();
+        let rows = Tensor::from_slice(images);
 
         // InfoNCE against the queue.
         let instance = info_nce(queries, keys, self.queue.keys(), config.temperature);
@@ -141,13 +142,12 @@ impl Trainer {
         // ProtoNCE, averaged over the granularities.
         let (mut prototype_loss, mut prototype_accuracy) = (None::<Tensor>, None::<Tensor>);
         for (m, granularity) in granularities.iter().enumerate() {
-            let own = granularity.assignment.index_select(0, images);
-            let mut own_numbers = vec![0i64; count];
-            own.to_device(Device::Cpu).copy_data(&mut own_numbers, count);
+            let mut own = vec![0i64; images.len()];
+            granularity.assignment.index_select(0, &rows).copy_data(&mut own, images.len());
             let clusters = granularity.prototypes.size()[0];
             let seed = key_for(Purpose::Negatives(m));
-            let negatives = sample_negatives(&own_numbers, clusters, config.negatives, seed);
-            let negatives = Tensor::from_slice(&negatives).to_device(self.device);
+            let negatives = sample_negatives(&own, clusters, config.negatives, seed);
+            let [own, negatives] = [own, negatives].map(|rows| upload(&rows, self.device));
             let term = proto_nce(queries, granularity, &own, &negatives, config.duplicates);
             let share = 1.0 / granularities.len() as f64;
             let added = |sum: Option<Tensor>, value: Tensor| match sum {

@@ -386,7 +386,7 @@ impl<'a, 'b> Run<'a, 'b> {
             )?;
             let granularity = Prototypes::new(&clustering, &images, self.dataset.len(), options);
             let agreement = before.map(|before| {
-                let now = Vec::<i64>::try_from(&clustering.assignment.to_device(Device::Cpu));
+                let now = Vec::<i64>::try_from(&clustering.assignment);
                 normalised_mutual_information(before, &now.unwrap_or_default())
             });
             granularities.push(Quality::new(&clustering, &granularity.concentration, agreement));
@@ -451,10 +451,9 @@ impl<'a, 'b> Run<'a, 'b> {
     fn assignments_before(&self, epoch: usize, images: &[i64]) -> Vec<Vec<i64>> {
         let before = epoch.checked_sub(1).and_then(|last| self.config.expectation_before(last));
         let stored = before.and_then(|before| self.stored_prototypes(before).ok());
-        let rows = Tensor::from_slice(images).to_device(self.device);
+        let rows = Tensor::from_slice(images);
         let assignment = |granularity: &Prototypes| {
-            let assignment = granularity.assignment.index_select(0, &rows);
-            Vec::try_from(&assignment.to_device(Device::Cpu)).unwrap_or_default()
+            Vec::try_from(&granularity.assignment.index_select(0, &rows)).unwrap_or_default()
         };
         stored.iter().flatten().map(assignment).collect()
     }
@@ -795,14 +794,14 @@ fn named_prototypes(granularities: &[Prototypes]) -> NamedTensors {
 fn restore_prototypes(tensors: &NamedTensors, device: Device) -> Vec<Prototypes> {
     let find = |name: String| {
         let found = tensors.iter().find(|(known, _)| *known == name);
-        found.map(|(_, tensor)| tensor.to_device(device))
+        found.map(|(_, tensor)| tensor)
     };
     (0..)
         .map_while(|m| {
             Some(Prototypes {
-                assignment: find(format!("assignment.{m}"))?,
-                prototypes: find(format!("prototypes.{m}"))?,
-                concentration: find(format!("concentration.{m}"))?,
+                assignment: find(format!("assignment.{m}"))?.shallow_clone(),
+                prototypes: find(format!("prototypes.{m}"))?.to_device(device),
+                concentration: find(format!("concentration.{m}"))?.to_device(device),
             })
         })
         .collect()

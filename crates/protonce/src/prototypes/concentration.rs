@@ -23,7 +23,7 @@ pub fn concentration(
     let several = sizes.ge(2.0);
     let density = density.where_scalarother(&several, 0.0);
     let density = density.where_self(&several, &density.max());
-    let bounds = Tensor::from_slice(&[0.1, 0.9]).to_device(density.device());
+    let bounds = Tensor::from_slice(&[0.1, 0.9]);
     let bounds = density.quantile(&bounds, 0, false, "linear");
     let density = density.clamp_tensor(Some(bounds.get(0)), Some(bounds.get(1)));
     let mean = density.mean(Kind::Double);

@@ -64,11 +64,11 @@ impl Default for KMeans {
 
 /// Rows grouped around centroids.
 pub struct Clustering {
-    /// Means of the clusters: float32 [k, dim].
+    /// Means of the clusters: float32 [k, dim], on the device of the rows.
     pub centroids: Tensor,
-    /// The nearest centroid of every row: int64 [rows].
+    /// The nearest centroid of every row: int64 [rows], on the CPU.
     pub assignment: Tensor,
-    /// L2 distance of every row to it: float32 [rows].
+    /// L2 distance of every row to it: float32 [rows], on the CPU.
     pub distances: Tensor,
     /// Sum of squared distances over the rows of all processes.
     pub objective: f64,
@@ -178,8 +178,8 @@ impl KMeans {
         let device = points.device();
         Ok(Clustering {
             centroids: Tensor::from_slice(&centroids).view([clusters as i64, -1]).to_device(device),
-            assignment: Tensor::from_slice(&nearest).to_device(device),
-            distances: Tensor::from_slice(&distances).to_device(device),
+            assignment: Tensor::from_slice(&nearest),
+            distances: Tensor::from_slice(&distances),
             objective,
             history,
         })

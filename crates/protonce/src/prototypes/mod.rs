@@ -17,7 +17,7 @@ pub use nearest::squared_distance;
 pub use points::Points;
 pub use quality::{Quality, medoids, silhouette};
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::encoder::normalise_rows;
 
@@ -57,7 +57,8 @@ pub enum PrototypeError {
 
 /// One granularity of the E-step's result.
 pub struct Prototypes {
-    /// The prototype of each image: int64 [n], −1 for an image that could not be read.
+    /// The prototype of each image: int64 [n] on the CPU, where negatives are drawn; −1 for an image
+    /// that could not be read.
     pub assignment: Tensor,
     /// L2-normalised centroids: float32 [k, dim].
     pub prototypes: Tensor,
@@ -86,10 +87,11 @@ impl Prototypes {
         let _guard = tch::no_grad_guard();
         let Clustering { centroids, assignment, distances, .. } = clustering;
         let concentration = concentration(distances, assignment, centroids.size()[0], options);
-        let device = centroids.device();
-        let rows = Tensor::from_slice(images).to_device(device);
-        let everywhere = Tensor::full([count as i64], -1, (Kind::Int64, device));
-        let assignment = everywhere.index_copy(0, &rows, assignment);
-        Prototypes { assignment, prototypes: normalise_rows(centroids), concentration }
+        let everywhere = Tensor::full([count as i64], -1, (Kind::Int64, Device::Cpu));
+        Prototypes {
+            assignment: everywhere.index_copy(0, &Tensor::from_slice(images), assignment),
+            prototypes: normalise_rows(centroids),
+            concentration: concentration.to_device(centroids.device()),
+        }
     }
 }

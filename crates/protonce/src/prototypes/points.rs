@@ -190,9 +190,9 @@ impl<'a> Points<'a> {
                 let clusters = sums.counts.len() as i64;
                 let nearest: Vec<i64> = nearest.iter().map(|&cluster| i64::from(cluster)).collect();
                 let nearest = Tensor::from_slice(&nearest).to_device(rows.device());
-                let mut local =
-                    Tensor::zeros([clusters, rows.size()[1]], (Kind::Float, rows.device()));
-                let local = local.index_add_(0, &nearest, rows);
+                let local = Tensor::zeros([clusters, rows.size()[1]], (Kind::Float, rows.device()));
+                // Sorted before they are added, unlike by `index_add`: the same bits every time.
+                let local = local.index_put(&[Some(&nearest)], rows, true);
                 let counts = nearest.bincount(None::<&Tensor>, clusters);
                 for (tensor, values) in [(local, &mut sums.totals), (counts, &mut sums.counts)] {
                     let tensor = tensor.to_device(Device::Cpu).to_kind(Kind::Double);

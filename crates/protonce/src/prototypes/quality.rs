@@ -1,7 +1,7 @@
 //! Whether a clustering is worth training on, in numbers that can be watched.
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use super::{Clustering, Metric, Points, PrototypeError, squared_distance};
 
@@ -35,7 +35,7 @@ impl Quality {
     pub fn new(clustering: &Clustering, concentration: &Tensor, agreement: Option<f64>) -> Quality {
         let clusters = clustering.centroids.size()[0];
         let sizes = clustering.assignment.bincount(None::<&Tensor>, clusters);
-        let sizes = Vec::<i64>::try_from(&sizes.to_device(Device::Cpu)).unwrap_or_default();
+        let sizes = Vec::<i64>::try_from(&sizes).unwrap_or_default();
         let images: i64 = sizes.iter().sum();
         let largest = sizes.iter().copied().max().unwrap_or(0);
         let mut histogram = vec![0; largest.checked_ilog2().map_or(0, |last| last as usize + 1)];
@@ -86,9 +86,8 @@ impl Quality {
 /// The row nearest to each centroid: int64 [clusters], −1 for an empty cluster.
 pub fn medoids(clustering: &Clustering) -> Tensor {
     let clusters = clustering.centroids.size()[0] as usize;
-    let host = |tensor: &Tensor| tensor.to_device(Device::Cpu);
-    let nearest = Vec::<i64>::try_from(&host(&clustering.assignment)).unwrap_or_default();
-    let distances = Vec::<f32>::try_from(&host(&clustering.distances)).unwrap_or_default();
+    let nearest = Vec::<i64>::try_from(&clustering.assignment).unwrap_or_default();
+    let distances = Vec::<f32>::try_from(&clustering.distances).unwrap_or_default();
     let mut medoids = vec![(f32::INFINITY, -1); clusters];
     for (row, (cluster, distance)) in nearest.into_iter().zip(distances).enumerate() {
         let medoid = &mut medoids[cluster as usize];
