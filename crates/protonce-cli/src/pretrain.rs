@@ -274,10 +274,10 @@ pub struct Settings {
     #[arg(long, value_parser = ["auto", "float32", "bf16"])]
     precision: Option<String>,
 
-    /// Which way each convolution is computed on a CPU: `auto` measures once for a processor and
+    /// Which way each convolution is computed on a CPU: `on` measures once for a processor and
     /// remembers it in the cache folder, `off` follows a rule, with the same bits wherever there is the
-    /// same processor. See `bench step` whether it pays.
-    #[arg(long, value_parser = ["auto", "off"])]
+    /// same processor; `auto` is `on` in bf16, where it pays most, and `off` in float32.
+    #[arg(long, value_parser = ["auto", "on", "off"])]
     tune: Option<String>,
 
     /// Compute residual blocks again on the way back instead of keeping what is in them: much less

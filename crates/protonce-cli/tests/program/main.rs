@@ -32,6 +32,10 @@ fn tiny_pretrain(data: &str, out: &Path, more: &[&str]) -> Command {
     command.args(["--preset", "small", "--stem", "imagenet", "--image-size", "16"]);
     command.args(["--batch-size", "8", "--queue", "50"]);
     command.args(["--clusters", "4,8", "--warmup-epochs", "1", "--threads", "1"]);
+    // What is fastest now depends on who else computes: the tests that run beside it.
+    if !more.contains(&"--tune") {
+        command.args(["--tune", "off"]);
+    }
     command.args(more);
     command
 }

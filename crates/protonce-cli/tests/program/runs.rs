@@ -143,29 +143,30 @@ fn a_tuned_run_goes_on_as_it_began_whatever_became_of_the_cache() {
     let cache = folder.path().join("cache");
     let remembered = cache.join("protonce/convolutions/fastest.json");
     let tuned = |run: &Path, more: &[&str]| {
-        let mut command = tiny_pretrain(&data, run, &["--epochs", "2"]);
-        command.args(more).env("XDG_CACHE_HOME", &cache);
+        let mut command =
+            tiny_pretrain(&data, run, &[&["--epochs", "2", "--device", "cpu"], more].concat());
+        command.env("XDG_CACHE_HOME", &cache);
         succeed(command)
     };
     let [whole, again, stopped] = ["whole", "again", "stopped"].map(|run| folder.path().join(run));
     let read = |run: &Path, file: &str| std::fs::read(run.join(file)).unwrap();
     let weights = |run: &Path| read(run, "checkpoints/last/training.safetensors");
 
-    tuned(&whole, &["--tune", "auto"]);
+    tuned(&whole, &["--tune", "on"]);
     let choices: serde_json::Value =
         serde_json::from_slice(&read(&whole, "convolutions.json")).unwrap();
     assert!(choices.as_object().unwrap().len() >= 11, "{choices}");
     let first = std::fs::read(&remembered).unwrap();
-    tuned(&again, &["--tune", "auto"]);
+    tuned(&again, &["--tune", "on"]);
     assert!(weights(&whole) == weights(&again), "remembered choices give the same bits");
     assert_eq!(std::fs::read(&remembered).unwrap(), first);
 
-    tuned(&stopped, &["--tune", "auto", "--max-steps", "3"]);
+    tuned(&stopped, &["--tune", "on", "--max-steps", "3"]);
     std::fs::write(&remembered, "damaged").unwrap();
     tuned(&stopped, &["--tune", "off", "--resume"]);
     assert!(weights(&whole) == weights(&stopped), "the run kept its choices");
 
-    let output = tuned(&folder.path().join("new"), &["--tune", "auto"]);
+    let output = tuned(&folder.path().join("new"), &["--tune", "on"]);
     assert!(stderr(&output).contains("damaged"), "{}", stderr(&output));
     assert!(std::fs::read_to_string(&remembered).unwrap().contains("protonce"));
 }

@@ -125,8 +125,10 @@ pub enum PrecisionChoice {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tune {
-    /// By a short measurement, once for a processor.
+    /// By measurement in bf16, where ways differ most; by a rule in float32.
     Auto,
+    /// By a short measurement, once for a processor.
+    On,
     /// By a rule.
     #[default]
     Off,
@@ -322,7 +324,7 @@ impl Config {
             bn-splits = 1
             seed = 0
             precision = "auto"
-            tune = "off"
+            tune = "auto"
             checkpoint-blocks = false
             device = "auto"
             threads = 0

@@ -666,7 +666,12 @@ fn precision(config: &Config, device: Device) -> Precision {
 
 /// The ways of convolving for a run that begins; none chosen where the usual ones are asked for.
 fn choices(config: &Config, trainer: &Trainer, observer: &mut Observer) -> Choices {
-    if config.tune == Tune::Off || trainer.device() != Device::Cpu {
+    let measured = match config.tune {
+        Tune::Auto => trainer.pair.encoder.precision() == Precision::BFloat16,
+        Tune::On => true,
+        Tune::Off => false,
+    };
+    if !measured || trainer.device() != Device::Cpu {
         return Choices::default();
     }
     let images = (config.batch_size as i64 + config.bn_splits - 1) / config.bn_splits;

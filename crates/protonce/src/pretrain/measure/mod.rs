@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 pub use images::write_images;
 
 use super::maximization::Trainer;
-use super::{Config, Method, Notice, Observer, PretrainError, Tune, Work, choices, tuning};
+use super::{Config, Method, Notice, Observer, PretrainError, Work, choices, tuning};
 use crate::clock::{self, Kernel, Part, PartTime};
 use crate::data::Dataset;
 use crate::encoder::convolution::Choices;
@@ -50,8 +50,6 @@ pub struct StepTimes {
     pub peak: f64,
     /// The ways of convolving that were chosen.
     pub convolutions: Choices,
-    #[serde(skip)]
-    tune: Tune,
     #[serde(skip)]
     device: Device,
 }
@@ -135,7 +133,6 @@ pub fn measure_step(
         views,
         peak: peak(precision, device),
         convolutions,
-        tune: config.tune,
         device,
     })
 }
@@ -168,10 +165,10 @@ impl StepTimes {
                     .to_owned(),
             );
         }
-        let convolutions = self.convolution_rate();
-        if self.device == Device::Cpu && self.tune == Tune::Off && convolutions < 0.6 * self.peak {
+        let (rate, tuned) = (self.convolution_rate(), !self.convolutions.0.is_empty());
+        if self.device == Device::Cpu && !tuned && rate < 0.6 * self.peak {
             advice.push(
-                "convolutions stay far below what the processor can do: see whether --tune auto \
+                "convolutions stay far below what the processor can do: see whether --tune on \
                  finds faster ways"
                     .to_owned(),
             );
@@ -248,7 +245,7 @@ fn random_prototypes(config: &Config, images: usize, device: Device) -> Vec<Prot
     }
     let options = (Kind::Float, device);
     let granularity = |clusters: i64| Prototypes {
-        assignment: Tensor::randint(clusters, [images as i64], (Kind::Int64, device)),
+        assignment: Tensor::randint(clusters, [images as i64], (Kind::Int64, Device::Cpu)),
         prototypes: normalise_rows(&Tensor::randn([clusters, config.encoder.dim], options)),
         concentration: Tensor::full([clusters], config.temperature, options),
     };
