@@ -8,6 +8,7 @@ trained for the same budget, over seeds: a Markdown table of kNN, linear, low-sh
 """
 
 import argparse
+import concurrent.futures
 import json
 import pathlib
 import statistics
@@ -44,14 +45,14 @@ def main():
     parser.add_argument("--per-class", type=int, default=1000)
     parser.add_argument("--classes", type=int, default=10, help="for the accuracy of chance")
     parser.add_argument("--cache")
+    parser.add_argument("--jobs", type=int, default=1, help="evaluations at a time")
     parser.add_argument("--protonce", default=str(ROOT / "target/release/protonce"))
     arguments = parser.parse_args()
     untrained = [(arguments.pcl[0], "--untrained", "--seed", str(seed)) for seed in range(len(arguments.pcl))]
-    contenders = {
-        "PCL": [evaluate(arguments, run) for run in arguments.pcl],
-        "MoCo": [evaluate(arguments, run) for run in arguments.moco],
-        "untrained": [evaluate(arguments, *more) for more in untrained],
-    }
+    runs = {"PCL": [(run,) for run in arguments.pcl], "MoCo": [(run,) for run in arguments.moco], "untrained": untrained}
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        started = {name: [pool.submit(evaluate, arguments, *run) for run in of] for name, of in runs.items()}
+        contenders = {name: [evaluation.result() for evaluation in of] for name, of in started.items()}
     print(f"{', '.join(f'{name}: {len(rows)} seeds' for name, rows in contenders.items())}; "
           f"{arguments.per_class} training images a class\n")
     print(f"| | {' | '.join(contenders)} | chance | order holds |")

@@ -28,7 +28,7 @@ REQUIREMENTS = ROOT / "benches/requirements.txt"
 # What both sides are told, under protonce's names; the peer's options have the same names.
 ROWS = {
     "small": {
-        "title": "ResNet-18, 32 px, batch 256",
+        "title": "ResNet-18",
         "images": "cifar10",
         "folder": "train",
         "preset": "small",
@@ -43,7 +43,7 @@ ROWS = {
         },
     },
     "photographs": {
-        "title": "ResNet-50, 224 px, batch 32",
+        "title": "ResNet-50",
         "images": "photos",
         "folder": None,
         "preset": "v2",
@@ -63,6 +63,7 @@ def protonce_command(row, data, precision, out, options):
     """The one place that knows protonce's command line."""
     source = f"{data}#{row['folder']}" if row["folder"] else data
     command = [options.protonce, "pretrain", source, "--out", out, "--preset", row["preset"], "--precision", precision]
+    command += ["--device", options.device, "--loader-threads", str(options.workers or 0)]
     for name, value in row["flags"].items():
         command += [f"--{name}", str(value)]
     # Prototypes from the first step on, and a line for each step.
@@ -72,6 +73,7 @@ def protonce_command(row, data, precision, out, options):
 
 def peer_command(row, data, precision, options):
     command = [options.python, str(PEER), "speed", "--data", data, "--precision", precision, "--seed", "0"]
+    command += ["--device", options.device, "--workers", str(options.workers or 2)]
     if row["folder"]:
         command += ["--folder", row["folder"]]
     for name, value in row["flags"].items():
@@ -163,7 +165,8 @@ def logged_steps(run):
 
 
 def compare(name, data, options):
-    row = ROWS[name]
+    row = ROWS[name] | {"flags": ROWS[name]["flags"] | dict(setting.split("=", 1) for setting in options.set)}
+    row["title"] += f", {row['flags']['image-size']} px, batch {row['flags']['batch-size']}"
     sides = {"peer": run_peer, "protonce": run_protonce}
     if options.only:
         sides = {options.only: sides[options.only]}
@@ -227,6 +230,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar10", help="a tar with train/CLASS/*.jpg, 32 px")
     parser.add_argument("--photos", help="a tar of photographs")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--workers", type=int, help="that make views; else 2 of the peer's, a thread a core of protonce's")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another batch-size, say, for both")
     parser.add_argument("--precision", choices=["auto", "float32", "bf16"], default="auto")
     parser.add_argument("--repetitions", type=int, default=3, help="runs of each side; more where the machine is busy")
     parser.add_argument("--warmup-steps", type=int, default=3)
@@ -238,7 +244,7 @@ def main():
     if not (options.cifar10 or options.photos):
         parser.error("nothing to train on: give --cifar10 TAR, --photos TAR or both")
     if options.precision == "auto":
-        options.precision = "bf16" if has_bf16() else "float32"
+        options.precision = "bf16" if options.device != "cpu" or has_bf16() else "float32"
     if options.only != "peer" and not pathlib.Path(options.protonce).exists():
         sys.exit(f"{options.protonce} is missing: run cargo build --release first")
     options.python = peer_python() if options.only != "protonce" else None

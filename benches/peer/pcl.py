@@ -1,7 +1,7 @@
-"""The peer: PCL as a careful PyTorch user would run it on a CPU.
+"""The peer: PCL as a careful PyTorch user would run it, on a CPU or on a GPU.
 
 Everything protonce is compared with lives in this file: torchvision's ResNets and transforms on PIL images, a DataLoader
-with two workers, channels-last tensors, autocast where it helps, a fused SGD, faiss for the E-step. The numerics are those
+with workers, channels-last tensors, autocast where it helps, a fused SGD, faiss for the E-step. The numerics are those
 of the published method (Li, Zhou, Xiong, Hoi, "Prototypical Contrastive Learning of Unsupervised Representations",
 ICLR 2021), version 2.
 
@@ -146,6 +146,7 @@ def loader(dataset, options, shuffle):
         drop_last=shuffle,
         num_workers=options.workers,
         persistent_workers=options.workers > 0,
+        pin_memory=options.device != "cpu",
         generator=torch.Generator().manual_seed(options.seed),
     )
 
@@ -172,8 +173,9 @@ class PCL(nn.Module):
         self.momentum_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.pairs = list(self.momentum_encoder.parameters()), list(self.encoder.parameters())
         self.encoder_momentum, self.temperature = options.encoder_momentum, options.temperature
-        self.queue = F.normalize(torch.randn(options.queue, options.dim), dim=1)
+        self.register_buffer("queue", F.normalize(torch.randn(options.queue, options.dim), dim=1))
         self.pointer = 0
+        self.to(options.device)
 
     @torch.no_grad()
     def follow(self):
@@ -183,7 +185,7 @@ class PCL(nn.Module):
     @torch.no_grad()
     def enqueue(self, keys):
         """Overwrite the oldest keys; the ring wraps wherever the batch ends."""
-        positions = (self.pointer + torch.arange(len(keys))) % len(self.queue)
+        positions = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(self.queue)
         self.queue[positions] = keys
         self.pointer = (self.pointer + len(keys)) % len(self.queue)
 
@@ -197,7 +199,7 @@ class PCL(nn.Module):
     def info_nce(self, query, key):
         positive = (query * key).sum(dim=1, keepdim=True)
         logits = torch.cat([positive, query @ self.queue.T], dim=1) / self.temperature  # [batch, 1 + queue]
-        return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long))
+        return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long, device=query.device))
 
 
 def proto_nce(query, index, granularities, negatives):
@@ -205,10 +207,10 @@ def proto_nce(query, index, granularities, negatives):
     terms = []
     for assignment, prototypes, concentration in granularities:
         own = assignment[index]  # [batch]
-        free = torch.ones(len(prototypes), dtype=torch.bool)
+        free = torch.ones(len(prototypes), dtype=torch.bool, device=query.device)
         free[own] = False
         others = free.nonzero().flatten()
-        others = others[torch.randperm(len(others))[:negatives]]
+        others = others[torch.randperm(len(others), device=query.device)[:negatives]]
         terms.append(prototype_loss(query, own, others, prototypes, concentration))
     return torch.stack(terms).mean()
 
@@ -216,7 +218,7 @@ def proto_nce(query, index, granularities, negatives):
 def prototype_loss(query, own, others, prototypes, concentration):
     chosen = torch.cat([own, others])
     logits = query @ prototypes[chosen].T / concentration[chosen]  # [batch, batch + others]
-    return F.cross_entropy(logits, torch.arange(len(query)))
+    return F.cross_entropy(logits, torch.arange(len(query), device=query.device))
 
 
 # ---------------------------------------------------------------- E-step
@@ -229,7 +231,7 @@ def embed(network, batches, options, dim):
     embeddings = torch.empty(len(batches.dataset), dim)
     for (view,), index in batches:
         with precision(options):
-            embeddings[index] = network(layout(view, options)).float()
+            embeddings[index] = network(layout(view, options)).float().cpu()
     network.train()
     return embeddings
 
@@ -237,7 +239,8 @@ def embed(network, batches, options, dim):
 def expectation(model, batches, options):
     """Momentum embeddings → k-means → (assignment, prototypes, concentration), one per granularity."""
     embeddings = F.normalize(embed(model.momentum_encoder, batches, options, options.dim), dim=1).numpy()
-    return [k_means(embeddings, clusters, seed, options) for seed, clusters in enumerate(options.clusters)]
+    granularities = [k_means(embeddings, clusters, seed, options) for seed, clusters in enumerate(options.clusters)]
+    return [tuple(part.to(options.device) for part in granularity) for granularity in granularities]
 
 
 def k_means(embeddings, clusters, seed, options):
@@ -275,10 +278,11 @@ def concentration(assignment, distance, clusters, temperature):
 
 
 def precision(options):
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.precision == "bf16")
+    return torch.autocast(torch.device(options.device).type, dtype=torch.bfloat16, enabled=options.precision == "bf16")
 
 
 def layout(view, options):
+    view = view.to(options.device, non_blocking=True)
     return view.contiguous(memory_format=torch.channels_last) if options.channels_last else view
 
 
@@ -291,6 +295,7 @@ def optimiser(model, options):
 def maximization(model, sgd, views, index, granularities, options):
     """One step of SGD on InfoNCE, and on ProtoNCE once there are prototypes."""
     query_view, key_view = (layout(view, options) for view in views)
+    index = index.to(options.device, non_blocking=True)
     with precision(options):
         query, key = model(query_view, key_view)
     info = model.info_nce(query, key)
@@ -438,9 +443,9 @@ def speed(options):
     sgd = optimiser(model, options)
     granularities = [
         (
-            torch.randint(clusters, (len(images),)),
-            F.normalize(torch.randn(clusters, options.dim), dim=1),
-            torch.full((clusters,), options.temperature),
+            torch.randint(clusters, (len(images),), device=options.device),
+            F.normalize(torch.randn(clusters, options.dim, device=options.device), dim=1),
+            torch.full((clusters,), options.temperature, device=options.device),
         )
         for clusters in options.clusters
     ]
@@ -478,6 +483,7 @@ def speed(options):
         batch_size=options.batch_size,
         precision=options.precision,
         channels_last=options.channels_last,
+        device=options.device,
         threads=torch.get_num_threads(),
         workers=options.workers,
         torch=torch.__version__,
@@ -511,8 +517,9 @@ def arguments():
         command.add_argument("--clusters", type=lambda text: [int(k) for k in text.split(",")], default=[250, 500, 1000])
         command.add_argument("--precision", choices=["bf16", "float32"], default="float32")
         command.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
+        command.add_argument("--device", default="cpu", help="cpu or cuda")
         command.add_argument("--workers", type=int, default=2)
-        command.add_argument("--threads", type=int, default=os.cpu_count())
+        command.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
         command.add_argument("--seed", type=int, default=0)
         if mode == "train":
             command.add_argument("--method", choices=["pcl", "moco"], default="pcl")
@@ -536,6 +543,7 @@ def arguments():
 if __name__ == "__main__":
     options = arguments()
     torch.set_num_threads(options.threads)
+    torch.backends.cudnn.benchmark = True
     torch.manual_seed(options.seed)
     random.seed(options.seed)
     {"train": train, "speed": speed}[options.mode](options)
