@@ -6,7 +6,7 @@
 //! go over lanes, are always long. The last row may be shorter than `width`.
 //!
 //! How they compile (counted in the disassembly of a release build; `add_gradient_sums` under AVX2 was
-//! read whole, AVX-512 was never run): the innermost loops take 8 lanes a vector under AVX2 (ymm) and
+//! read whole): the innermost loops take 8 lanes a vector under AVX2 (ymm) and
 //! 16 under AVX-512 (zmm), without calls or vector spills. What keeps them so: slices cut to one common
 //! length before the loop, no `mul_add` (a library call where the processor lacks it), choices by
 //! value (`max`, masks) rather than by branch.
