@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use protonce::views::{Decoder, Image, Renderer, ViewConfig, ViewParameters, ViewRandom};
+use protonce_images::views::{Decoder, Image, Renderer, ViewConfig, ViewParameters, ViewRandom};
 
 fuzz_target!(|bytes: &[u8]| {
     let config = ViewConfig::v2(32);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use protonce::clock::{Kernel, Part};
-use protonce::data::Dataset;
+use protonce_images::data::Dataset;
 use protonce::device::device;
 use protonce::pretrain::measure::{StepTimes, Steps, measure_step, write_images};
 use protonce::pretrain::{Config, Notice};

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::ProgressBar;
-use protonce::data::Dataset;
+use protonce_images::data::Dataset;
 use protonce::pretrain::Config;
 use protonce::report::save_png;
-use protonce::views::{
+use protonce_images::views::{
     Broken, DataReport, Encoding, PackOptions, PackReport, Sizes, check, pack, view_grid,
 };
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::Context;
 use clap::Args;
-use protonce::data::Dataset;
+use protonce_images::data::Dataset;
 use protonce::device::device;
 use protonce::pretrain::{
     Auto, Clusters, Config, ConfigError, Event, Notice, Outcome, RunError, RunFolder, Setup, Start,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use console::style;
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
-use protonce::data::Dataset;
+use protonce_images::data::Dataset;
 use protonce::pretrain::{Clusters, Config, Event, Measures, Method, Notice, Outcome, Work};
 
 /// Epochs that a sparkline looks back.

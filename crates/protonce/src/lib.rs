@@ -6,9 +6,9 @@
 //! ```
 //! use std::{path::Path, sync::Arc};
 //!
-//! use protonce::data::Dataset;
+//! use protonce_images::data::Dataset;
 //! use protonce::encoder::{Output, Precision, extract};
-//! use protonce::views::Loader;
+//! use protonce_images::views::Loader;
 //! use protonce::weights::Weights;
 //!
 //! fn embed(weights: &Path, images: &str) -> Result<tch::Tensor, Box<dyn std::error::Error>> {
@@ -28,7 +28,7 @@
 //! # let encoder = EncoderConfig { arch, stem, head, dim: 128 };
 //! # let network = Encoder::new(&encoder, Precision::Float32, tch::Device::Cpu, 0);
 //! # let tensors = network.parameters().named_tensors();
-//! # let views = protonce::views::ViewConfig::v2(32);
+//! # let views = protonce_images::views::ViewConfig::v2(32);
 //! # let card = Card::default();
 //! # let weights = Weights { encoder, views, tensors, card, left_out: Vec::new() };
 //! # let options = Export { target: Target::Safetensors, head: true, fold: false, licence: None };
@@ -42,8 +42,8 @@
 //! The modules are the steps of the method, in the order data passes through them. Reading their
 //! opening paragraphs in that order is reading the paper.
 
-pub mod data;
-pub mod views;
+
+
 
 pub mod encoder;
 
@@ -61,10 +61,7 @@ pub mod embeddings;
 
 pub mod report;
 
-pub mod cache;
 pub mod clock;
 pub mod device;
 pub mod world;
 
-mod disk;
-mod widest;

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
-use protonce::data::Dataset;
-use protonce::views::{
+use protonce_images::data::Dataset;
+use protonce_images::views::{
     Decoder, Encoding, Image, Loader, PackOptions, Renderer, ViewConfig, ViewParameters,
     ViewRandom, pack,
 };

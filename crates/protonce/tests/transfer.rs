@@ -5,13 +5,13 @@
 
 use std::path::Path;
 
-use protonce::data::Dataset;
+use protonce_images::data::Dataset;
 use protonce::encoder::{EncoderConfig, Head, Output, Precision, Stem};
 use protonce::transfer::{
     FeatureCache, FineTune, FrozenEncoder, Knn, Probe, Step, knn_accuracy, listed, neighbours,
     recall, top_accuracy,
 };
-use protonce::views::ViewConfig;
+use protonce_images::views::ViewConfig;
 use tch::{Device, Kind, Tensor};
 
 /// Twelve 16-px images of each of two colours.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use protonce::encoder::{
     Architecture, Encoder, EncoderConfig, Head, Mode, Precision, Stem, image_tensor,
 };
-use protonce::views::ViewConfig;
+use protonce_images::views::ViewConfig;
 use protonce::weights::{
     Card, Export, Hints, Target, Weights, checksum, diff, export, training_state,
 };

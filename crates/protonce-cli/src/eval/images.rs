@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use clap::Args;
-use protonce::data::{Benchmark, Dataset, Labelled, open_benchmark};
+use protonce_images::data::{Benchmark, Dataset, Labelled, open_benchmark};
 use protonce::transfer::common_labels;
 
 /// The labelled images of an evaluation.

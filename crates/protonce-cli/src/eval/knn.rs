@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::Args;
 use image::RgbImage;
-use protonce::data::Dataset;
+use protonce_images::data::Dataset;
 use protonce::encoder::Output;
 use protonce::report::{Neighbours, Shown, neighbour_grid, save_png};
 use protonce::transfer::{Knn, knn_accuracy, neighbours, recall};
-use protonce::views::decode;
+use protonce_images::views::decode;
 use serde_json::json;
 
 use super::subject::{OutputChoice, while_turning};

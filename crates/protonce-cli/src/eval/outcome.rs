@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protonce::data::Benchmark;
+use protonce_images::data::Benchmark;
 use protonce::transfer::published;
 use serde_json::{Value, json};
 

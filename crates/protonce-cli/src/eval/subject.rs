@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use protonce::data::Dataset;
+use protonce_images::data::Dataset;
 use protonce::device::device;
 use protonce::encoder::{Output, Precision};
 use protonce::transfer::{FeatureCache, FrozenEncoder};
-use protonce::views::Unreadable;
+use protonce_images::views::Unreadable;
 use protonce::weights::Weights;
 use tch::Tensor;
 
@@ -86,7 +86,7 @@ impl Subject {
         if self.no_cache {
             return None;
         }
-        let folder = self.cache.clone().or_else(|| protonce::cache::folder("features"));
+        let folder = self.cache.clone().or_else(|| protonce_disk::cache_folder("features"));
         folder.map(FeatureCache::new)
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use super::write::{EmbeddingsError, Format, Partial, Source, Summary};
-use crate::data::Dataset;
+use protonce_images::data::Dataset;
 use crate::encoder::{Encoder, Output, extract_batches, image_tensor};
-use crate::views::{Loader, Renderer, ViewConfig, decode};
+use protonce_images::views::{Loader, Renderer, ViewConfig, decode};
 use crate::weights::{Weights, checksum};
 
 /// How to embed.
@@ -86,7 +86,7 @@ pub fn embed_image(
     encoder: &Encoder,
     output: Output,
     bytes: &[u8],
-) -> Result<Vec<f32>, crate::views::DecodeError> {
+) -> Result<Vec<f32>, protonce_images::views::DecodeError> {
     let image = decode(bytes)?;
     let mut renderer = Renderer::new(views);
     renderer.evaluation(&image);

@@ -19,9 +19,9 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use serde::{Deserialize, Serialize};
 
-use crate::data::Dataset;
+use protonce_images::data::Dataset;
 use crate::pretrain::run_folder;
-use crate::views::{LoaderError, Unreadable, ViewConfig};
+use protonce_images::views::{LoaderError, Unreadable, ViewConfig};
 
 /// Why embeddings cannot be written.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 
 use super::autograd::parallel_for;
 use super::memory::{elements, elements_mut};
-use crate::widest::widest;
+use protonce_simd::multiversion;
 
 /// Stochastic gradient descent with momentum and weight decay, as PyTorch's SGD computes it.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +73,7 @@ fn taken<'a, 'b>(piece: &'a Mutex<&'b mut [f32]>) -> std::sync::MutexGuard<'a, &
     piece.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-widest! {
+multiversion! {
     fn descend(theta: &mut [f32], velocity: &mut [f32], gradient: &[f32], rates: [f32; 3]) {
         let [learning_rate, momentum, weight_decay] = rates;
         for ((theta, velocity), gradient) in zip(zip(theta, velocity), gradient) {
@@ -83,7 +83,7 @@ widest! {
     }
 }
 
-widest! {
+multiversion! {
     fn approach(follower: &mut [f32], theta: &[f32], share: f32) {
         for (follower, theta) in zip(follower, theta) {
             *follower += share * (theta - *follower);

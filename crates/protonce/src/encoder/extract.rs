@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Encoder, Mode};
 use crate::device::upload;
-use crate::views::{Batch, Loader, LoaderError, Unreadable};
+use protonce_images::views::{Batch, Loader, LoaderError, Unreadable};
 
 /// What is computed of each image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

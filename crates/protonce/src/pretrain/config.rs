@@ -9,9 +9,9 @@ use tch::Device;
 use toml::{Table, Value};
 
 use crate::contrast::Duplicates;
-use crate::data::Dataset;
+use protonce_images::data::Dataset;
 use crate::encoder::{EncoderConfig, Head, Stem};
-use crate::views::{ViewConfig, measure_stats};
+use protonce_images::views::{ViewConfig, measure_stats};
 
 /// What can be wrong with settings.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ pub enum ConfigError {
     },
     /// A view setting out of range.
     #[error(transparent)]
-    Views(#[from] crate::views::ConfigError),
+    Views(#[from] protonce_images::views::ConfigError),
 }
 
 /// What a query is contrasted with.

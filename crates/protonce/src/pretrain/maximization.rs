@@ -18,7 +18,7 @@ use crate::device::upload;
 use crate::encoder::convolution::Choices;
 use crate::encoder::{Descent, MomentumPair, image_tensor};
 use crate::prototypes::Prototypes;
-use crate::views::Batch;
+use protonce_images::views::Batch;
 use crate::world::World;
 
 /// Everything that training changes.

@@ -32,7 +32,7 @@ pub use run_folder::{
     write_tensors,
 };
 
-use crate::data::Dataset;
+use protonce_images::data::Dataset;
 use crate::encoder::convolution::{Choices, Ways};
 use crate::encoder::{EncoderError, Output, Precision, extract};
 use crate::prototypes::{
@@ -41,7 +41,7 @@ use crate::prototypes::{
 use crate::transfer::{
     Knn, TransferError, common_labels, knn_accuracy, normalised_mutual_information,
 };
-use crate::views::{Loader, LoaderError, Unreadable};
+use protonce_images::views::{Loader, LoaderError, Unreadable};
 use crate::world::World;
 use maximization::{Sums, Trainer};
 use run_folder::Position;

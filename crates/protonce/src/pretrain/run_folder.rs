@@ -12,10 +12,10 @@ use tch::{Device, Tensor};
 
 use super::config::Config;
 use super::event::Event;
-use crate::disk::{self, sync_folder};
+use protonce_disk::{self as disk, sync_folder};
 use crate::encoder::EncoderConfig;
 use crate::encoder::convolution::Choices;
-use crate::views::{Unreadable, ViewConfig};
+use protonce_images::views::{Unreadable, ViewConfig};
 
 /// What can go wrong with a run folder.
 #[derive(Debug, thiserror::Error)]
@@ -326,7 +326,7 @@ impl RunFolder {
     }
 }
 
-/// What [`crate::data::Dataset::fingerprint`] said of the images that the run in `run` learns
+/// What [`protonce_images::data::Dataset::fingerprint`] said of the images that the run in `run` learns
 /// from, as its last checkpoint tells; none before there is one.
 pub fn data_fingerprint(run: &Path) -> Option<String> {
     read_position(&run.join("checkpoints/last")).ok().map(|position| position.data_fingerprint)

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk;
+use protonce_disk as disk;
 use crate::encoder::convolution::{Choices, Shape, Ways};
 
 /// What the file begins with; another version of this program may know other ways.
@@ -28,7 +28,7 @@ struct Remembered {
 
 /// The file of remembered choices, where there is a cache folder.
 pub(super) fn cache_file() -> Option<std::path::PathBuf> {
-    Some(crate::cache::folder("convolutions")?.join("fastest.json"))
+    Some(protonce_disk::cache_folder("convolutions")?.join("fastest.json"))
 }
 
 /// The fastest ways of `shapes` on `processor`: those that `file` remembers, and for the others what

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::nearest::{self, Assignment, Coded, Coding, Effort, RowCodes, Rows, Search};
 use super::{Metric, PrototypeError};
-use crate::widest::widest;
+use protonce_simd::multiversion;
 use crate::world::World;
 
 /// Rows that are fit to be clustered: float32 [count, dim].
@@ -342,7 +342,7 @@ impl Sums {
     }
 }
 
-widest! {
+multiversion! {
     /// The sum of the rows whose numbers are given.
     fn sum_rows(rows: Rows, members: &[u32], sum: &mut [f64]) {
         // As many sums as fit in registers, over all rows.

@@ -18,7 +18,7 @@ use super::expectation::{
     read_assignments,
 };
 use super::map::{Neighbours, lay_out};
-use crate::data::Dataset;
+use protonce_images::data::Dataset;
 use crate::pretrain::prototype_files;
 
 /// How much a page shows at most.

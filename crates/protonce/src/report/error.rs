@@ -98,7 +98,7 @@ pub enum ReportError {
     Config(#[from] crate::pretrain::ConfigError),
     /// The images that were asked for.
     #[error(transparent)]
-    Data(#[from] crate::data::DataError),
+    Data(#[from] protonce_images::data::DataError),
     /// A thumbnail or the page's data cannot be encoded.
     #[error("cannot encode the page: {0}")]
     Encode(String),

@@ -29,7 +29,7 @@ use super::discovery::{Discovered, Limits, discover};
 use super::history::{Change, History, Log, Place, Update};
 use super::page::{Source, live_page, nonce, policy};
 use super::thumbnails::{jpeg, thumbnail};
-use crate::data::lies_within;
+use protonce_images::data::lies_within;
 
 /// Between two looks at the logs.
 const LOOK: Duration = Duration::from_millis(400);

@@ -21,7 +21,7 @@ use super::discovery::{Discovered, Discovery, Limits, ReportWork, discover};
 use super::history::{History, Place, Update};
 use super::save::save;
 use super::thumbnails::{SHEET, sheets, side_for};
-use crate::data::Dataset;
+use protonce_images::data::Dataset;
 use crate::pretrain::{Config, Method, RunFolder, data_fingerprint};
 
 const HTML: &str = include_str!("page/index.html");

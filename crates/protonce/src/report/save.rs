@@ -6,7 +6,7 @@ use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
 
 use super::ReportError;
-use crate::disk;
+use protonce_disk as disk;
 
 /// Writes a picture as PNG, whole or not at all.
 ///

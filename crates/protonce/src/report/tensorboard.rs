@@ -18,7 +18,7 @@ use super::expectation::Expectation;
 use super::history::History;
 use super::prototype_grid::{Labels, PrototypeGrid, prototype_grid};
 use super::thumbnails::pixels;
-use crate::data::Dataset;
+use protonce_images::data::Dataset;
 use crate::pretrain::{Event, Measures, prototype_files};
 
 /// Writes what happens in a run for TensorBoard: `tensorboard --logdir RUN`.

@@ -10,8 +10,8 @@ use image::imageops::{FilterType, resize};
 use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage};
 
 use super::canvas::WHITE;
-use crate::data::Dataset;
-use crate::views::decode;
+use protonce_images::data::Dataset;
+use protonce_images::views::decode;
 
 /// Tiles across and down a sheet.
 pub(super) const SHEET: u32 = 16;

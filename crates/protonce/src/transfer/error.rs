@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::data::DataError;
+use protonce_images::data::DataError;
 use crate::encoder::EncoderError;
-use crate::views::LoaderError;
+use protonce_images::views::LoaderError;
 
 /// An evaluation that cannot be made.
 #[derive(Debug, thiserror::Error)]

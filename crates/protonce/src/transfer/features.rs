@@ -14,10 +14,10 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use super::TransferError;
-use crate::data::Dataset;
-use crate::disk;
+use protonce_images::data::Dataset;
+use protonce_disk as disk;
 use crate::encoder::{Encoder, EncoderConfig, EncoderError, Extracted, Output, Precision, extract};
-use crate::views::{Loader, Unreadable, ViewConfig};
+use protonce_images::views::{Loader, Unreadable, ViewConfig};
 use crate::weights::Weights;
 
 /// An encoder whose weights no longer change, with the size and normalisation of the images it wants.

@@ -1,7 +1,7 @@
 //! Labels of training and test images in one numbering.
 
 use super::TransferError;
-use crate::data::Dataset;
+use protonce_images::data::Dataset;
 
 /// The labels of both sets in the numbering of `train`'s classes.
 ///

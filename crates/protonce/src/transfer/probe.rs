@@ -14,9 +14,9 @@ use tch::{Kind, Tensor};
 
 use super::logistic::LinearClassifier;
 use super::{FrozenEncoder, TransferError};
-use crate::data::Dataset;
+use protonce_images::data::Dataset;
 use crate::encoder::{Mode, image_tensor};
-use crate::views::{Loader, Unreadable};
+use protonce_images::views::{Loader, Unreadable};
 
 /// How the learning rate and the images go by; the defaults are the published code's
 /// (`eval_cls_imagenet.py`).

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::data::Benchmark;
+use protonce_images::data::Benchmark;
 
 /// A published figure.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

@@ -15,9 +15,9 @@ use tch::{Kind, Tensor};
 use super::logistic::{TopAccuracy, top_accuracy};
 use super::probe::{Step, shuffled};
 use super::{FrozenEncoder, TransferError};
-use crate::data::{DataError, Dataset};
+use protonce_images::data::{DataError, Dataset};
 use crate::encoder::{Descent, Encoder, EncoderConfig, EncoderError, Head, Mode, image_tensor};
-use crate::views::Loader;
+use protonce_images::views::Loader;
 
 /// How fine-tuning goes; the defaults are the paper's (its appendix on implementation details).
 #[derive(Debug, Clone)]

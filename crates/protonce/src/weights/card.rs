@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::encoder::EncoderConfig;
 use crate::pretrain::run_folder::Position;
 use crate::pretrain::{RunFolder, read_events};
-use crate::views::ViewConfig;
+use protonce_images::views::ViewConfig;
 
 /// Where weights come from. Whatever is not known is left out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use super::recognise::detectron2_name;
 use super::{Card, Weights, WeightsError, checksum, onnx};
 use crate::encoder::{EncoderConfig, Head, Stem};
 use crate::pretrain::run_folder::{self, NamedTensors};
-use crate::views::ViewConfig;
+use protonce_images::views::ViewConfig;
 
 /// A tool that reads what is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

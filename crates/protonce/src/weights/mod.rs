@@ -29,7 +29,7 @@ pub use recognise::{Recognised, recognise};
 use crate::encoder::{Encoder, EncoderConfig, EncoderError, Head, Precision, Stem};
 use crate::pretrain::RunError;
 use crate::pretrain::run_folder::{self, NamedTensors};
-use crate::views::{Recipe, ViewConfig};
+use protonce_images::views::{Recipe, ViewConfig};
 
 /// Why weights cannot be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -377,7 +377,7 @@ mod tests {
 
     use super::*;
     use crate::encoder::{Architecture, Encoder, Precision};
-    use crate::views::ViewConfig;
+    use protonce_images::views::ViewConfig;
     use crate::weights::Card;
 
     fn model(arch: Architecture, stem: Stem, head: Head, fold: bool) -> ModelProto {

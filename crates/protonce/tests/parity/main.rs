@@ -7,4 +7,3 @@
 mod encoders;
 mod fixtures;
 mod method;
-mod views;

@@ -14,12 +14,12 @@
 use std::iter::zip;
 
 use crate::encoder::memory::Element;
-use crate::widest::widest;
+use protonce_simd::multiversion;
 
 /// Rows that share one load and store of their sums.
 const TOGETHER: usize = 4;
 
-widest! {
+multiversion! {
     /// Adds Σ (x − shift) and Σ (x − shift)² to the sums of each lane.
     pub(super) fn add_moments<T: Element>(
         x: &[T],
@@ -53,7 +53,7 @@ widest! {
     }
 }
 
-widest! {
+multiversion! {
     /// The mean of each lane's first rows: of four where there are so many, of one where not.
     pub(super) fn write_first_mean<T: Element>(x: &[T], mean: &mut [f32]) {
         let width = mean.len();
@@ -71,7 +71,7 @@ widest! {
     }
 }
 
-widest! {
+multiversion! {
     /// Adds to `total` the moments of `n` rows around `shift` as moments around `origin`.
     pub(super) fn move_moments(
         n: usize,
@@ -122,7 +122,7 @@ impl Line {
     }
 }
 
-widest! {
+multiversion! {
     /// y ← max(line(x) + residual, floor), with y itself as x where there is none. A NaN stays one.
     pub(super) fn write_line<T: Element>(
         x: Option<&[T]>,
@@ -173,7 +173,7 @@ fn before_relu(gradient: f32, output: f32) -> f32 {
     if output <= 0.0 { 0.0 } else { gradient }
 }
 
-widest! {
+multiversion! {
     /// Adds Σ g and Σ g · (x − centre) to the sums of each lane. Here g is the gradient, or with
     /// `relu` what a ReLU of line(x) lets through of it, which is found anew: reading the output would
     /// take longer.
@@ -233,7 +233,7 @@ widest! {
     }
 }
 
-widest! {
+multiversion! {
     /// passed ← what a ReLU that gave `output` lets through of the gradient.
     pub(super) fn write_before_relu<T: Element>(gradient: &[T], output: &[T], passed: &mut [T]) {
         for ((passed, gradient), output) in zip(zip(passed, gradient), output) {
@@ -242,7 +242,7 @@ widest! {
     }
 }
 
-widest! {
+multiversion! {
     /// dx ← slope · (g + along(x)). Here g is the gradient, or what a ReLU of the line `relu`, whose
     /// centre is that of `along`, lets through of it.
     pub(super) fn write_input_gradient<T: Element>(

@@ -19,11 +19,11 @@ pub use images::write_images;
 use super::maximization::Trainer;
 use super::{Config, Method, Notice, Observer, PretrainError, Work, choices, tuning};
 use crate::clock::{self, Kernel, Part, PartTime};
-use crate::data::Dataset;
+use protonce_images::data::Dataset;
 use crate::encoder::convolution::Choices;
 use crate::encoder::{Precision, normalise_rows};
 use crate::prototypes::Prototypes;
-use crate::views::{Batch, Loader};
+use protonce_images::views::{Batch, Loader};
 use crate::world::World;
 
 /// What was measured of a training step. Times are seconds of wall time.

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::kernel::{QUAD, halves};
 use crate::encoder::parallel_for;
-use crate::widest::widest;
+use protonce_simd::multiversion;
 
 /// Steps of the prefix: eighths of the dimensions that may be looked at.
 const EIGHTHS: [usize; 6] = [1, 2, 3, 4, 6, 8];
@@ -257,7 +257,7 @@ pub fn usable(step: f32) -> bool {
     (1e-12..1e12).contains(&step)
 }
 
-widest! {
+multiversion! {
     /// Rounds `vector` to whole steps, into `code`; what that leaves out, into `residue`.
     fn encode_one(
         vector: &[f32],

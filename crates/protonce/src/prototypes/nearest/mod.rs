@@ -30,7 +30,7 @@ use kernel::{
     largest, not_below, row_byte,
 };
 
-use crate::widest::widest;
+use protonce_simd::multiversion;
 
 /// Rows that a thread takes through all groups at a time: their codes stay in its cache.
 const BLOCK: usize = 256;
@@ -213,7 +213,7 @@ struct Pass<'a> {
     effort: Effort,
 }
 
-widest! {
+multiversion! {
     /// Brings the assignment and the bounds of the pass's rows up to date.
     fn run(pass: &mut Pass) {
         let count = pass.nearest.len();

@@ -1,15 +1,12 @@
 //! The loader as training uses it.
 
-// Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::{Rgb, RgbImage};
-use protonce::data::Dataset;
-use protonce::views::{
+use protonce_images::data::Dataset;
+use protonce_images::views::{
     Batch, Loader, LoaderError, Renderer, ViewConfig, ViewParameters, ViewRandom, check, decode,
 };
 use tempfile::TempDir;

@@ -5,7 +5,7 @@
 //! there is.
 
 use super::Planes;
-use crate::widest::widest;
+use protonce_simd::multiversion;
 
 /// Brightness of a pixel in 0..=255: Pillow's `L`, ITU-R 601 weights in 16-bit fixed point.
 #[inline(always)]
@@ -30,7 +30,7 @@ fn truncate(value: f32) -> u8 {
     unsafe { value.to_int_unchecked::<i32>() as u8 }
 }
 
-widest! {
+multiversion! {
     fn blend_with_constant(samples: &mut [u8], constant: u8, factor: f32) {
         for sample in samples {
             *sample = blend(f32::from(constant), *sample, factor);
@@ -59,7 +59,7 @@ pub fn contrast(view: &mut Planes, factor: f32) {
     blend_with_constant(&mut view.samples, mean, factor);
 }
 
-widest! {
+multiversion! {
     fn add_luma(red: &[u8], green: &[u8], blue: &[u8], total: &mut u64) {
         let mut sum = 0u32;
         for ((&red, &green), &blue) in red.iter().zip(green).zip(blue) {
@@ -75,7 +75,7 @@ pub fn saturation(view: &mut Planes, factor: f32) {
     blend_with_grey(red, green, blue, factor);
 }
 
-widest! {
+multiversion! {
     fn blend_with_grey(red: &mut [u8], green: &mut [u8], blue: &mut [u8], factor: f32) {
         for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
             let grey = f32::from(luma(*red, *green, *blue));
@@ -97,7 +97,7 @@ pub fn hue(view: &mut Planes, shift: f32) {
     turn_hue(red, green, blue, steps);
 }
 
-widest! {
+multiversion! {
     fn turn_hue(red: &mut [u8], green: &mut [u8], blue: &mut [u8], steps: u8) {
         for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
             let colour = [i32::from(*red), i32::from(*green), i32::from(*blue)];
@@ -187,7 +187,7 @@ pub fn grey(view: &mut Planes) {
     to_grey(red, green, blue);
 }
 
-widest! {
+multiversion! {
     fn to_grey(red: &mut [u8], green: &mut [u8], blue: &mut [u8]) {
         for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
             let grey = luma(*red, *green, *blue);

@@ -5,7 +5,7 @@ use super::{
     Image, JitterStep, Planes, Recipe, Resizer, ViewConfig, ViewParameters, brightness, contrast,
     flip, gaussian_blur, grey, hue, saturation, solarise,
 };
-use crate::widest::widest;
+use protonce_simd::multiversion;
 
 /// Makes views of decoded images; keeps its working memory between images, one a thread.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ impl Renderer {
     }
 }
 
-widest! {
+multiversion! {
     /// Every sample's value in its channel's table, interleaved.
     fn look_up(
         red: &[u8],

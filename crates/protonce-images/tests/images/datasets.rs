@@ -1,12 +1,9 @@
 //! Folders, archives and lists, as a user has them on disk.
 
-// Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use protonce::data::{DataError, Dataset};
+use protonce_images::data::{DataError, Dataset};
 use tempfile::TempDir;
 
 /// Files by name; the contents are the name, since nothing here decodes.

@@ -4,7 +4,7 @@
 //! Extended Box Filtering" (2011), as in Pillow's `ImagingGaussianBlur`.
 
 use super::Planes;
-use crate::widest::widest;
+use protonce_simd::multiversion;
 
 const PASSES: usize = 3;
 
@@ -32,7 +32,7 @@ pub fn gaussian_blur(view: &mut Planes, sigma: f32, scratch: &mut BlurScratch) {
     }
 }
 
-widest! {
+multiversion! {
     /// A row with its borders repeated, then sums of shifted copies of itself.
     fn along_rows(
         plane: &mut [u8],
@@ -54,7 +54,7 @@ widest! {
     }
 }
 
-widest! {
+multiversion! {
     /// The same with whole rows as the elements, all columns at once.
     fn along_columns(
         plane: &mut [u8],

@@ -1,13 +1,10 @@
 //! The benchmarks of the field, laid out as their authors publish them but smaller.
 
-// Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::fs;
 use std::path::Path;
 
-use protonce::data::{Benchmark, Dataset, Labelled, Splits, open_benchmark};
-use protonce::views::decode;
+use protonce_images::data::{Benchmark, Dataset, Labelled, Splits, open_benchmark};
+use protonce_images::views::decode;
 
 fn open(folder: &Path) -> Splits {
     open_benchmark(folder.to_str().unwrap()).unwrap()

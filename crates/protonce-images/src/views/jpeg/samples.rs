@@ -2,7 +2,7 @@
 
 use super::super::{CropBox, Image};
 use super::Plane;
-use crate::widest::widest;
+use protonce_simd::multiversion;
 
 /// Turns planes into pixels; keeps its rows between images.
 #[derive(Debug, Default)]
@@ -99,7 +99,7 @@ fn sum_rows(plane: &Plane, y: usize, sums: &mut Vec<u16>) {
     add_rows(plane.row(near), plane.row(far), sums);
 }
 
-widest! {
+multiversion! {
     fn add_rows(near: &[u8], far: &[u8], sums: &mut [u16]) {
         for ((sum, &near), &far) in sums.iter_mut().zip(near).zip(far) {
             *sum = u16::from(near) * 3 + u16::from(far);
@@ -107,7 +107,7 @@ widest! {
     }
 }
 
-widest! {
+multiversion! {
     /// Two samples of each, a quarter away from it on either side.
     fn widen(row: &[u8], output: &mut [u8]) {
         let last = row.len() - 1;
@@ -125,7 +125,7 @@ widest! {
     }
 }
 
-widest! {
+multiversion! {
     /// The same of sums that are four times as large.
     fn widen_sums(sums: &[u16], output: &mut [u8]) {
         let last = sums.len() - 1;
@@ -142,7 +142,7 @@ widest! {
     }
 }
 
-widest! {
+multiversion! {
     /// ITU-R 601 in 16-bit fixed point, rounded as libjpeg's tables are.
     fn convert_row(luma: &[u8], blue: &[u8], red: &[u8], row: &mut [u8]) {
         const HALF: i32 = 1 << 15;
@@ -157,7 +157,7 @@ widest! {
     }
 }
 
-widest! {
+multiversion! {
     fn interleave(red: &[u8], green: &[u8], blue: &[u8], row: &mut [u8]) {
         for (((pixel, &red), &green), &blue) in row.chunks_exact_mut(3).zip(red).zip(green).zip(blue) {
             pixel[0] = red;
@@ -167,7 +167,7 @@ widest! {
     }
 }
 
-widest! {
+multiversion! {
     fn grey_to_rgb(luma: &[u8], row: &mut [u8]) {
         for (pixel, &luma) in row.chunks_exact_mut(3).zip(luma) {
             pixel.fill(luma);

@@ -1,6 +1,6 @@
 //! Every operation of the two recipes against Pillow and torchvision.
 
-use protonce::views::{
+use protonce_images::views::{
     BlurScratch, CropBox, Decoder, Image, Planes, Resizer, brightness, contrast, flip,
     gaussian_blur, grey, hue, saturation,
 };

@@ -1,15 +1,12 @@
 //! Packed files hold what they were made from, go on after a kill and notice every damage.
 
-// Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::{Rgb, RgbImage};
-use protonce::data::{DataError, Dataset};
-use protonce::views::{
+use protonce_images::data::{DataError, Dataset};
+use protonce_images::views::{
     Encoding, Loader, PackOptions, PackReport, ViewConfig, check, decode, measure_stats, pack,
 };
 use tempfile::TempDir;

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use protonce::data::Dataset;
-use protonce::views::{
+use protonce_images::data::Dataset;
+use protonce_images::views::{
     CropBox, Decoder, Image, Jitter, JitterStep, Loader, Renderer, ViewConfig, ViewParameters,
 };
 

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use super::archive::read_exact_at;
 use super::{DataError, Dataset, Entry, Extent, Source, first_folder, some_of};
-use crate::disk;
+use protonce_disk as disk;
 
 pub(super) const MAGIC: &[u8; 8] = b"ProtoPak";
 const SHARD_MAGIC: &[u8; 8] = b"PackShrd";

@@ -1,4 +1,20 @@
 //! Files that are there whole or not at all, whatever happens while they are written.
+//!
+//! Enters: a path and what is to be written there. Leaves: the file, forced to disk and renamed into
+//! place, or an error and whatever was there before. [`cache_folder`] says where files belong that can
+//! be made again.
+//!
+//! ```
+//! let folder = tempfile::tempdir()?;
+//! let file = folder.path().join("state.json");
+//! protonce_disk::replace(&file, |scratch| std::fs::write(scratch, "{}"))?;
+//! assert_eq!(std::fs::read_to_string(&file)?, "{}");
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+mod cache;
+
+pub use cache::cache_folder;
 
 use std::fs::{self, File};
 use std::io;

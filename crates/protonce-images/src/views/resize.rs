@@ -5,7 +5,7 @@
 //! the width; its pixels then differ from these by one level at most.
 
 use super::{Image, Planes};
-use crate::widest::widest;
+use protonce_simd::multiversion;
 
 /// A rectangle of an image in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,7 +273,7 @@ mod avx2 {
     }
 }
 
-widest! {
+multiversion! {
     /// One row of the vertical pass: the weighted sum of the first rows in `rows`.
     fn along_columns(rows: &[u8], row_bytes: usize, weights: &[i32], row: &mut [u8]) {
         // As many sums as fit in registers, over all rows.

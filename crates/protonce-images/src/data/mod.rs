@@ -354,7 +354,7 @@ impl Index {
 
 /// Whether `path` is under `folder` once symbolic links are followed; a path that does not exist is
 /// not.
-pub(crate) fn lies_within(folder: &Path, path: &Path) -> bool {
+pub fn lies_within(folder: &Path, path: &Path) -> bool {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     match (folder.canonicalize(), path.canonicalize()) {
         (Ok(folder), Ok(path)) => path.starts_with(folder),

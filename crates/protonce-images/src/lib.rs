@@ -1,0 +1,33 @@
+//! Image data sets and the random views of contrastive learning, without a tensor library.
+//!
+//! Enters: one argument, `PATH[#SUBFOLDER]`: a folder, a `.tar`, a text list or a packed file. Leaves:
+//! batches of normalised pixels, channels last: two random views an image for training (PCL's and
+//! MoCo's augmentations), or one centre crop for evaluation, made on several threads and the same to
+//! the bit for any number of them.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use protonce_images::data::Dataset;
+//! use protonce_images::views::{Loader, ViewConfig};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let folder = folder.path().to_str().ok_or("not UTF-8")?;
+//! # for name in ["cat", "dog"] {
+//! #     image::RgbImage::new(40, 30).save(format!("{folder}/{name}.png"))?;
+//! # }
+//! let dataset = Arc::new(Dataset::open(folder)?);
+//! let batches = vec![vec![1, 0]]; // one batch of images 1 and 0
+//! let loader = Loader::training(dataset, ViewConfig::v2(32), batches, 0, 0, 0)?;
+//! for batch in loader {
+//!     let batch = batch?;
+//!     assert_eq!(batch.views.len(), 2); // query and key views: [images, 32, 32, 3] each
+//!     assert_eq!(batch.views[0].len(), batch.indices.len() * 32 * 32 * 3);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`data`] knows names, labels and bytes and decodes nothing; [`views`] turns bytes into pixels.
+
+pub mod data;
+pub mod views;
