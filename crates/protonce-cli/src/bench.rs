@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use protonce::clock::{Kernel, Part};
-use protonce_images::data::Dataset;
 use protonce::device::device;
 use protonce::pretrain::measure::{StepTimes, Steps, measure_step, write_images};
-use protonce::pretrain::{Config, Notice};
+use protonce::profile::{Kernel, Part};
+use protonce_images::data::Dataset;
+use protonce_run::{Config, Progress};
 use serde_json::json;
 
 use crate::pretrain::{Settings, layers};
@@ -83,12 +83,12 @@ fn step(arguments: &Step) -> anyhow::Result<()> {
     let steps = Steps { warmup: arguments.warmup_steps, timed: arguments.steps };
     let bar = indicatif::ProgressBar::new(0);
     let times = measure_step(&config, &dataset, device, steps, &mut |notice| match notice {
-        Notice::Progress { done, total, .. } => {
+        Progress::Task { done, total, .. } => {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         }
-        Notice::Remark(remark) => bar.suspend(|| eprintln!("{remark}")),
-        Notice::Event(_) => {}
+        Progress::Warning(remark) => bar.suspend(|| eprintln!("{remark}")),
+        Progress::Event(_) => {}
     })?;
     bar.finish_and_clear();
     let encoder = &config.encoder;
@@ -182,7 +182,7 @@ fn part_name(part: Part) -> &'static str {
         Part::Queries => "encoder: queries",
         Part::Losses => "losses",
         Part::Backward => "backward",
-        Part::Descent => "optimiser",
+        Part::Optimiser => "optimiser",
     }
 }
 

@@ -9,14 +9,16 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use protonce::device::device;
 use protonce::embeddings::{read, read_labels};
-use protonce::pretrain::{Clusters, NamedTensors, write_file, write_tensors};
+use protonce::pretrain::{NamedTensors, write_file, write_tensors};
 use protonce::prototypes::{
-    Clustering, ConcentrationOptions, Iteration, KMeans, Metric, Points, Prototypes, Quality,
-    Start, medoids, silhouette,
+    Clustering, ConcentrationOptions, Iteration, KMeans, Metric, Points, Prototypes, Start,
+    medoids, quality, silhouette,
 };
 use protonce::report::{Choice, cluster_choice, save_png};
-use protonce::transfer::{Agreement, agreement};
 use protonce::world::World;
+use protonce_kmeans::Quality;
+use protonce_kmeans::{Agreement, agreement};
+use protonce_run::Clusters;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
@@ -240,7 +242,7 @@ fn describe(
     let all: Vec<i64> = (0..points.count() as i64).collect();
     let Prototypes { assignment, concentration, .. } =
         Prototypes::new(&clustering, &all, all.len(), options);
-    let quality = Quality::new(&clustering, &concentration, None);
+    let quality = quality(&clustering, &concentration, None);
     let labels = match labels {
         None => None,
         Some(labels) => {

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::ProgressBar;
-use protonce_images::data::Dataset;
-use protonce::pretrain::Config;
 use protonce::report::save_png;
+use protonce_images::data::Dataset;
 use protonce_images::views::{
     Broken, DataReport, Encoding, PackOptions, PackReport, Sizes, check, pack, view_grid,
 };
+use protonce_run::Config;
 
 use crate::pretrain::{ViewSettings, interrupt_flag};
 

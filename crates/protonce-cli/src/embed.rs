@@ -6,13 +6,13 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use image::RgbImage;
 use indicatif::ProgressBar;
-use protonce_images::data::Dataset;
 use protonce::device::device;
 use protonce::embeddings::{Embed, Neighbour, Summary, embed, embed_image, nearest, read};
 use protonce::encoder::Precision;
 use protonce::report::{Neighbours, Shown, neighbour_grid, save_png};
-use protonce_images::views::decode;
 use protonce::weights::Weights;
+use protonce_images::data::Dataset;
+use protonce_images::views::decode;
 
 use crate::eval::OutputChoice;
 

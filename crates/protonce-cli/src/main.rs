@@ -82,7 +82,7 @@ fn main() -> ExitCode {
         Err(panic) => anyhow::anyhow!("{}", explain(&*panic)),
     };
     eprintln!("protonce: {}", sentence(&error));
-    match error.downcast_ref::<protonce::pretrain::ConfigError>() {
+    match error.downcast_ref::<protonce_run::ConfigError>() {
         Some(_) => ExitCode::from(2),
         None => ExitCode::FAILURE,
     }

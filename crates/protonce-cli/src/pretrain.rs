@@ -6,14 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::Context;
 use clap::Args;
-use protonce_images::data::Dataset;
 use protonce::device::device;
-use protonce::pretrain::{
-    Auto, Clusters, Config, ConfigError, Event, Notice, Outcome, RunError, RunFolder, Setup, Start,
-    Work, pretrain,
-};
+use protonce::pretrain::{Outcome, RunError, RunFolder, Setup, Start, pretrain};
 use protonce::report::TensorBoard;
 use protonce::world::World;
+use protonce_images::data::Dataset;
+use protonce_run::{Auto, Clusters, Config, ConfigError, Event, Progress, Task};
 use serde::Serialize;
 
 use crate::progress::Display;
@@ -391,15 +389,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         setup,
         &mut |notice| {
             match notice {
-                Notice::Event(event @ Event::Epoch { .. }) => last_epoch = Some(event.clone()),
-                Notice::Event(event @ Event::Evaluation { .. }) => evaluation = Some(event.clone()),
-                Notice::Progress { work: Work::Training, .. } => {
+                Progress::Event(event @ Event::Epoch { .. }) => last_epoch = Some(event.clone()),
+                Progress::Event(event @ Event::Evaluation { .. }) => {
+                    evaluation = Some(event.clone())
+                }
+                Progress::Task { task: Task::Training, .. } => {
                     steps.fetch_add(1, Ordering::Relaxed);
                 }
                 _ => {}
             }
             display.notice(&notice);
-            if let Notice::Event(event) = notice
+            if let Progress::Event(event) = notice
                 && let Some(written) = tensorboard.as_mut().map(|writer| writer.record(event))
                 && let Err(error) = written
             {

@@ -1,6 +1,6 @@
 //! What a run shows on stderr: a dashboard on a terminal, plain lines elsewhere.
 //!
-//! The dashboard is a few lines that stay in place: how far the run is, the work in hand, losses and
+//! The dashboard is a few lines that stay in place: how far the run is, the task in hand, losses and
 //! accuracies with the way they came. Colours go with `NO_COLOR`. Elsewhere (a log file, a pipe)
 //! every epoch, E-step and evaluation is one line.
 
@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use console::style;
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use protonce::pretrain::Outcome;
 use protonce_images::data::Dataset;
-use protonce::pretrain::{Clusters, Config, Event, Measures, Method, Notice, Outcome, Work};
+use protonce_run::{Clusters, Config, Event, Measures, Method, Progress, Task};
 
 /// Epochs that a sparkline looks back.
 const SPARKS: usize = 24;
@@ -34,10 +35,10 @@ struct Dashboard {
     lines: MultiProgress,
     /// Epochs of the run.
     run: ProgressBar,
-    work: ProgressBar,
+    task: ProgressBar,
     loss: ProgressBar,
     evaluation: ProgressBar,
-    current: Option<Work>,
+    current: Option<Task>,
     losses: Sparkline,
     accuracies: Sparkline,
 }
@@ -80,15 +81,15 @@ impl Display {
         }
     }
 
-    pub fn notice(&mut self, notice: &Notice) {
+    pub fn notice(&mut self, notice: &Progress) {
         match notice {
-            Notice::Progress { work, done, total } => {
+            Progress::Task { task, done, total } => {
                 if let Some(dashboard) = &mut self.dashboard {
-                    dashboard.progress(*work, *done, *total);
+                    dashboard.progress(*task, *done, *total);
                 }
             }
-            Notice::Remark(remark) => self.warn(remark),
-            Notice::Event(event) => {
+            Progress::Warning(remark) => self.warn(remark),
+            Progress::Event(event) => {
                 match event {
                     Event::Skipped { name, reason, .. } => self.skipped(name, reason),
                     Event::Loader { waited, seconds, .. } => self.waited(waited / seconds),
@@ -110,7 +111,7 @@ impl Display {
     /// How the run ended and where it is.
     pub fn end(&mut self, outcome: Outcome, run: &Path) {
         if let Some(dashboard) = &self.dashboard {
-            dashboard.work.finish_and_clear();
+            dashboard.task.finish_and_clear();
             for line in [&dashboard.run, &dashboard.loss, &dashboard.evaluation] {
                 line.abandon();
             }
@@ -200,7 +201,7 @@ impl Dashboard {
         };
         let dashboard = Dashboard {
             run: line("{prefix:.bold} {bar:28.green/black.bright} epoch {pos}/{len}{msg}"),
-            work: line("{prefix:.bold} {bar:28.cyan/black.bright} {pos}/{len} {msg}"),
+            task: line("{prefix:.bold} {bar:28.cyan/black.bright} {pos}/{len} {msg}"),
             loss: line("{prefix:.bold} {msg}"),
             evaluation: line("{prefix:.bold} {msg}"),
             lines,
@@ -210,7 +211,7 @@ impl Dashboard {
         };
         let named = [
             (&dashboard.run, "run   "),
-            (&dashboard.work, "      "),
+            (&dashboard.task, "      "),
             (&dashboard.loss, "loss  "),
             (&dashboard.evaluation, "kNN   "),
         ];
@@ -223,29 +224,29 @@ impl Dashboard {
         dashboard
     }
 
-    fn progress(&mut self, work: Work, done: usize, total: usize) {
-        if self.current != Some(work) {
-            self.current = Some(work);
-            let (name, unit) = match work {
-                Work::Embedding => ("E-step", "images embedded"),
-                Work::Clustering => ("E-step", "granularities clustered"),
-                Work::Training => ("M-step", "steps"),
-                Work::Features => ("kNN   ", "images' features"),
-                Work::Tuning => ("tuning", "convolutions measured, once for this processor"),
+    fn progress(&mut self, task: Task, done: usize, total: usize) {
+        if self.current != Some(task) {
+            self.current = Some(task);
+            let (name, unit) = match task {
+                Task::Embedding => ("E-step", "images embedded"),
+                Task::Clustering => ("E-step", "granularities clustered"),
+                Task::Training => ("M-step", "steps"),
+                Task::Features => ("kNN   ", "images' features"),
+                Task::Tuning => ("tuning", "convolutions measured, once for this processor"),
             };
-            self.work.set_prefix(name);
-            self.work.set_message(unit);
-            self.work.reset();
+            self.task.set_prefix(name);
+            self.task.set_message(unit);
+            self.task.reset();
         }
-        self.work.set_length(total as u64);
-        self.work.set_position(done as u64);
+        self.task.set_length(total as u64);
+        self.task.set_position(done as u64);
     }
 
     fn event(&mut self, event: &Event, left: Option<Duration>) {
         match event {
             Event::Step { measures, learning_rate, images_per_second, waited, seconds, .. } => {
                 let waited = 100.0 * waited / seconds;
-                self.work.set_message(format!(
+                self.task.set_message(format!(
                     "steps · {images_per_second:.0} images/s · {waited:.0} % waiting · lr {learning_rate:.4}",
                 ));
                 self.loss.set_message(format!("{}{}", self.losses, summary(measures)));

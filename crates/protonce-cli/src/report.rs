@@ -35,9 +35,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let out = arguments.out.clone().unwrap_or_else(|| arguments.run.join("report.html"));
     let bar = if arguments.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
     let mut current = None;
-    let summary = write_report(&arguments.run, &options, &out, &mut |work, done, total| {
-        if current.replace(work) != Some(work) {
-            let name = match work {
+    let summary = write_report(&arguments.run, &options, &out, &mut |task, done, total| {
+        if current.replace(task) != Some(task) {
+            let name = match task {
                 ReportWork::Map => "map {bar:30} {pos} %",
                 ReportWork::Changes => "changes {bar:30} {pos}/{len} expectation steps",
                 ReportWork::Thumbnails => "thumbnails {bar:30} {pos}/{len}",

@@ -6,7 +6,7 @@
 //! GOMP_SPINCOUNT=1000`: memory kept as the program keeps it, or page faults are most of what
 //! is measured, and waiting threads asleep, or their waiting counts as work.
 
-use protonce::encoder::{Activation, BatchNorm, Mode, normalise};
+use protonce::encoder::{Activation, BatchNorm, BatchStats, normalise};
 use tch::{Device, Kind, Tensor};
 
 /// Processor time of this process so far, in seconds: fields 14 and 15 of `/proc/self/stat`, which
@@ -26,7 +26,7 @@ fn main() {
                 for with_residual in [false, true] {
                     let case = Case::new(shape, kind, with_residual);
                     let ours = case.measure(|x, norm, residual| {
-                        normalise(x, norm, residual, Activation::Relu, Mode::Train).tensor
+                        normalise(x, norm, residual, Activation::Relu, BatchStats::Batch).tensor
                     });
                     let theirs = case.measure(by_libtorch);
                     // What the loss that starts the way back costs.

@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use protonce::encoder::convolution::{Way, Ways, convolve};
+use protonce::encoder::convolution::{ConvAlgorithm, ConvAlgorithms, convolve};
 use tch::{Device, Kind, Tensor};
 
 fn main() {
@@ -49,7 +49,7 @@ fn layer(name: &str, batch: i64, channels: i64, side: i64) {
     let libtorch =
         |x: &Tensor, weight: &Tensor| x.conv2d(weight, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1);
     let winograd = |x: &Tensor, weight: &Tensor| {
-        convolve(x, None, weight, [1, 1, 1], Ways::all(Way::Winograd))
+        convolve(x, None, weight, [1, 1, 1], ConvAlgorithms::all(ConvAlgorithm::Winograd))
     };
     let forward = [best(|| drop(libtorch(&x, &weight))), best(|| drop(winograd(&x, &weight)))];
     print(name, "forward", forward);

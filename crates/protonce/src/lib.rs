@@ -42,9 +42,6 @@
 //! The modules are the steps of the method, in the order data passes through them. Reading their
 //! opening paragraphs in that order is reading the paper.
 
-
-
-
 pub mod encoder;
 
 pub mod prototypes;
@@ -61,7 +58,6 @@ pub mod embeddings;
 
 pub mod report;
 
-pub mod clock;
 pub mod device;
+pub mod profile;
 pub mod world;
-

@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use protonce::encoder::{
-    Architecture, Descent, EncoderConfig, Head, Mode, MomentumPair, Precision, Stem,
-};
+use protonce::encoder::{BatchStats, MomentumPair, Precision, Sgd};
+use protonce_run::{Architecture, EncoderConfig, Head, Stem};
 use tch::{Device, Kind, Tensor};
 
 const STEPS: usize = 50;
@@ -79,7 +78,7 @@ impl Reference {
         &y / y.norm_scalaropt_dim(2, [1].as_slice(), true)
     }
 
-    fn learn(&mut self, loss: &Tensor, descent: Descent) {
+    fn learn(&mut self, loss: &Tensor, sgd: Sgd) {
         let names: Vec<String> = self.velocities.keys().cloned().collect();
         let parameters: Vec<&Tensor> = names.iter().map(|name| &self.tensors[name]).collect();
         let gradients = Tensor::run_backward(&[loss], &parameters, false, false);
@@ -90,9 +89,9 @@ impl Reference {
             else {
                 unreachable!("{name} is in both");
             };
-            *velocity *= descent.momentum;
-            *velocity += gradient + &*parameter * descent.weight_decay;
-            *parameter -= &*velocity * descent.learning_rate;
+            *velocity *= sgd.momentum;
+            *velocity += gradient + &*parameter * sgd.weight_decay;
+            *parameter -= &*velocity * sgd.learning_rate;
         }
     }
 }
@@ -114,7 +113,7 @@ fn assert_learns_as_libtorch(
     [count, side]: [i64; 2],
     learning_rate: f64,
 ) {
-    let descent = Descent { learning_rate, momentum: 0.9, weight_decay: 5e-4 };
+    let sgd = Sgd { learning_rate, momentum: 0.9, weight_decay: 5e-4 };
     tch::manual_seed(1);
     let images = Tensor::randn([count, side, side, 3], FLOAT).permute([0, 3, 1, 2]);
     let nudged = &images * (1.0 + 1e-6);
@@ -137,13 +136,13 @@ fn assert_learns_as_libtorch(
     let mut losses = Vec::new();
     let mut drift: f64 = 0.0;
     for step in 0..STEPS {
-        let found = loss(&ours.embed(&images, Mode::Train));
+        let found = loss(&ours.embed(&images, BatchStats::Batch));
         let gradient = ours.parameters().gradient(&found);
-        ours.parameters_mut().descend(.., &velocity, &gradient, descent);
+        ours.parameters_mut().descend(.., &velocity, &gradient, sgd);
         let expected = loss(&theirs.embed(&images));
-        theirs.learn(&expected, descent);
+        theirs.learn(&expected, sgd);
         let other = loss(&control.embed(&nudged));
-        control.learn(&other, descent);
+        control.learn(&other, sgd);
 
         let [found, expected, other] = [found, expected, other].map(|loss| loss.double_value(&[]));
         drift = drift.max((other - expected).abs() / expected);
@@ -175,7 +174,7 @@ fn resnet50_learns_as_with_libtorch() {
 /// Two steps with and without blocks being computed again; parameters, statistics and losses.
 fn assert_checkpointing_changes_nothing(arch: Architecture, stem: Stem, [count, side]: [i64; 2]) {
     let config = EncoderConfig { arch, stem, head: Head::Mlp, dim: 64 };
-    let descent = Descent { learning_rate: 0.05, momentum: 0.9, weight_decay: 5e-4 };
+    let sgd = Sgd { learning_rate: 0.05, momentum: 0.9, weight_decay: 5e-4 };
     tch::manual_seed(2);
     let images = Tensor::randn([count, side, side, 3], FLOAT).permute([0, 3, 1, 2]);
     for precision in [Precision::Float32, Precision::BFloat16] {
@@ -188,7 +187,7 @@ fn assert_checkpointing_changes_nothing(arch: Architecture, stem: Stem, [count, 
                 // In two groups, as with --bn-splits.
                 let loss = loss(&encoder.embed_split(&images, 2));
                 let gradient = encoder.parameters().gradient(&loss);
-                encoder.parameters_mut().descend(.., &velocity, &gradient, descent);
+                encoder.parameters_mut().descend(.., &velocity, &gradient, sgd);
                 loss.double_value(&[])
             });
             (losses, velocity, encoder.parameters().named_tensors())

@@ -5,13 +5,14 @@
 
 use std::path::Path;
 
-use protonce_images::data::Dataset;
-use protonce::encoder::{EncoderConfig, Head, Output, Precision, Stem};
+use protonce::encoder::{Output, Precision};
 use protonce::transfer::{
-    FeatureCache, FineTune, FrozenEncoder, Knn, Probe, Step, knn_accuracy, listed, neighbours,
-    recall, top_accuracy,
+    FeatureCache, FineTune, FrozenEncoder, Knn, LinearProbe, Step, knn_accuracy, listed,
+    neighbours, recall, top_accuracy,
 };
+use protonce_images::data::Dataset;
 use protonce_images::views::ViewConfig;
+use protonce_run::{EncoderConfig, Head, Stem};
 use tch::{Device, Kind, Tensor};
 
 /// Twelve 16-px images of each of two colours.
@@ -72,7 +73,7 @@ fn the_published_protocol_moves_no_bit_of_the_encoder_and_learns() {
     let labels = data.labels().unwrap();
     let frozen = frozen(0);
     let before = bytes(&frozen);
-    let probe = Probe { epochs: 12, batch_size: 8, lr: 0.01, ..Probe::default() };
+    let probe = LinearProbe { epochs: 12, batch_size: 8, lr: 0.01, ..LinearProbe::default() };
     let mut losses = Vec::new();
     let classifier = probe
         .fit(&frozen, (&data, &labels), 2, &mut |step| {

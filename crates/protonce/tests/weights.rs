@@ -5,13 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
-use protonce::encoder::{
-    Architecture, Encoder, EncoderConfig, Head, Mode, Precision, Stem, image_tensor,
-};
-use protonce_images::views::ViewConfig;
+use protonce::encoder::{BatchStats, Encoder, Precision, image_tensor};
 use protonce::weights::{
     Card, Export, Hints, Target, Weights, checksum, diff, export, training_state,
 };
+use protonce_images::views::ViewConfig;
+use protonce_run::{Architecture, EncoderConfig, Head, Stem};
 use tch::{Device, Kind, Tensor};
 
 fn fresh(arch: Architecture, stem: Stem, head: Head) -> Weights {
@@ -64,7 +63,7 @@ fn the_published_checkpoint_gives_its_features_and_goes_back_as_it_came() {
     // As the loader lays images out.
     let images = expected("images").permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
     let _guard = tch::no_grad_guard();
-    let features = encoder.features(&images, Mode::Evaluate);
+    let features = encoder.features(&images, BatchStats::Running);
     for (found, name) in [(&encoder.project(&features), "embeddings"), (&features, "features")] {
         let difference = (found - expected(name)).abs().max().double_value(&[]);
         println!("{name} differ by {difference:.1e}");
@@ -222,8 +221,8 @@ fn an_encoder_without_head_embeds_its_normalised_features() {
     let pixels: Vec<f32> = (0..2 * 16 * 16 * 3).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
     let images = image_tensor(&pixels, 16, Device::Cpu);
     let _guard = tch::no_grad_guard();
-    let features = encoder.features(&images, Mode::Evaluate);
-    let embeddings = encoder.embed(&images, Mode::Evaluate);
+    let features = encoder.features(&images, BatchStats::Running);
+    let embeddings = encoder.embed(&images, BatchStats::Running);
     assert_eq!(embeddings.size(), [2, 512]);
     let lengths = (&embeddings * &embeddings).sum_dim_intlist([1].as_slice(), false, Kind::Double);
     assert!((lengths - 1.0).abs().max().double_value(&[]) < 1e-5);

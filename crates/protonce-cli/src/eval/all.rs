@@ -6,16 +6,16 @@ use protonce::encoder::Output;
 use protonce::transfer::Knn;
 use serde_json::{Map, Value};
 
-use super::images::Labels;
-use super::outcome::table;
-use super::{Images, Outcome, Subject, cluster, knn, linear, semi, svm};
+use super::data_args::Labels;
+use super::result::table;
+use super::{DataArgs, EncoderArgs, EvalResult, cluster, knn, linear, semi, svm};
 
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
-    subject: Subject,
+    subject: EncoderArgs,
     #[command(flatten)]
-    images: Images,
+    images: DataArgs,
     /// Leave some out; `semi` takes longest, since it trains the whole network.
     #[arg(long, value_enum, value_name = "EVAL,EVAL", value_delimiter = ',', num_args = 1)]
     skip: Vec<Evaluation>,
@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if chosen.is_empty() {
         bail!("--skip leaves nothing to do: expected one evaluation or more");
     }
-    let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut outcomes: Vec<EvalResult> = Vec::new();
     for evaluation in chosen {
         outcomes.push(match evaluation {
             Evaluation::Knn => knn::measure(&prepared, &Knn::default(), Output::Features)?,
@@ -69,7 +69,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let json: Map<String, Value> =
         outcomes.iter().map(|outcome| (outcome.name.to_owned(), outcome.json.clone())).collect();
     let rows = outcomes.into_iter().flat_map(|outcome| outcome.rows).collect();
-    let outcome = Outcome { name: "all", rows, json: Value::Object(json) };
+    let outcome = EvalResult { name: "all", rows, json: Value::Object(json) };
     outcome.show(&prepared);
     Ok(())
 }

@@ -3,19 +3,19 @@
 use clap::Args;
 use protonce::encoder::{Output, normalise_rows};
 use protonce::prototypes::{KMeans, Metric, Points};
-use protonce::transfer::{Agreement, agreement};
 use protonce::world::World;
+use protonce_kmeans::{Agreement, agreement};
 use serde_json::json;
 
-use super::subject::while_turning;
-use super::{Images, Outcome, Prepared, Row, Subject};
+use super::encoder_args::while_turning;
+use super::{DataArgs, EncoderArgs, EvalResult, Prepared, Row};
 
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
-    subject: Subject,
+    subject: EncoderArgs,
     #[command(flatten)]
-    images: Images,
+    images: DataArgs,
     /// How many clusters; 0: as many as there are classes, which accuracy by matching clusters to
     /// classes asks for. More clusters raise purity and NMI by themselves, AMI and ARI not.
     #[arg(long, value_name = "K", default_value_t = 0)]
@@ -30,7 +30,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// Clusters the test images; the training images are not looked at.
-pub fn measure(prepared: &Prepared, clusters: i64, seed: u64) -> anyhow::Result<Outcome> {
+pub fn measure(prepared: &Prepared, clusters: i64, seed: u64) -> anyhow::Result<EvalResult> {
     let features = prepared.labelled(Output::Features)?;
     let clusters = if clusters == 0 { features.classes } else { clusters };
     let points = Points::from_tensor(&normalise_rows(&features.test), Metric::Euclidean)?;
@@ -53,5 +53,5 @@ pub fn measure(prepared: &Prepared, clusters: i64, seed: u64) -> anyhow::Result<
     let rows = rows.map(|(name, value)| Row::new(format!("{clusters} clusters, {name}"), value));
     let mut json = json!(found);
     json["clusters"] = json!(clusters);
-    Ok(Outcome { name: "cluster", rows: rows.into(), json })
+    Ok(EvalResult { name: "cluster", rows: rows.into(), json })
 }

@@ -5,22 +5,22 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::Args;
 use image::RgbImage;
-use protonce_images::data::Dataset;
 use protonce::encoder::Output;
 use protonce::report::{Neighbours, Shown, neighbour_grid, save_png};
 use protonce::transfer::{Knn, knn_accuracy, neighbours, recall};
+use protonce_images::data::Dataset;
 use protonce_images::views::decode;
 use serde_json::json;
 
-use super::subject::{OutputChoice, while_turning};
-use super::{Images, Outcome, Prepared, Row, Subject};
+use super::encoder_args::{OutputChoice, while_turning};
+use super::{DataArgs, EncoderArgs, EvalResult, Prepared, Row};
 
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
-    subject: Subject,
+    subject: EncoderArgs,
     #[command(flatten)]
-    images: Images,
+    images: DataArgs,
     /// Numbers of neighbours, each an evaluation of its own.
     #[arg(long, value_name = "K,K", value_delimiter = ',', num_args = 1, default_value = "20,200")]
     k: Vec<i64>,
@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub fn measure(prepared: &Prepared, options: &Knn, output: Output) -> anyhow::Result<Outcome> {
+pub fn measure(prepared: &Prepared, options: &Knn, output: Output) -> anyhow::Result<EvalResult> {
     let features = prepared.labelled(output)?;
     let bank = (&features.train, &features.train_labels);
     let queries = (&features.test, &features.test_labels);
@@ -71,10 +71,10 @@ pub fn measure(prepared: &Prepared, options: &Knn, output: Output) -> anyhow::Re
         knn_accuracy(options, bank, queries, features.classes)
     })?;
     let rows = accuracies.iter().map(|found| Row::new(format!("kNN k {}", found.k), found.top1));
-    Ok(Outcome { name: "knn", rows: rows.collect(), json: json!(accuracies) })
+    Ok(EvalResult { name: "knn", rows: rows.collect(), json: json!(accuracies) })
 }
 
-fn retrieve(prepared: &Prepared, output: Output) -> anyhow::Result<Outcome> {
+fn retrieve(prepared: &Prepared, output: Output) -> anyhow::Result<EvalResult> {
     let features = prepared.labelled(output)?;
     let recalls = recall(
         &[1, 2, 4, 8],
@@ -82,7 +82,7 @@ fn retrieve(prepared: &Prepared, output: Output) -> anyhow::Result<Outcome> {
         (&features.test, &features.test_labels),
     );
     let rows = recalls.iter().map(|found| Row::new(format!("recall at {}", found.k), found.recall));
-    Ok(Outcome { name: "retrieval", rows: rows.collect(), json: json!(recalls) })
+    Ok(EvalResult { name: "retrieval", rows: rows.collect(), json: json!(recalls) })
 }
 
 fn draw(prepared: &Prepared, output: Output, queries: usize, file: &Path) -> anyhow::Result<()> {

@@ -2,18 +2,18 @@
 
 use clap::{Args, ValueEnum};
 use protonce::encoder::{Output, normalise_rows};
-use protonce::transfer::{Logistic, Probe, Step, TopAccuracy, top_accuracy};
+use protonce::transfer::{LinearProbe, Logistic, Step, TopAccuracy, top_accuracy};
 use serde_json::{Value, json};
 
-use super::subject::{progress_bar, skipped, warn_of_guessing, while_turning};
-use super::{Images, Outcome, Prepared, Row, Subject};
+use super::encoder_args::{progress_bar, skipped, warn_of_guessing, while_turning};
+use super::{DataArgs, EncoderArgs, EvalResult, Prepared, Row};
 
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
-    subject: Subject,
+    subject: EncoderArgs,
     #[command(flatten)]
-    images: Images,
+    images: DataArgs,
     /// `exact`: logistic regression on the features of centre crops, solved to the minimum, in
     /// seconds. `sgd`: the published protocol, gradient descent on the features of random crops; every
     /// epoch computes new ones.
@@ -68,13 +68,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let outcome = match arguments.protocol {
         Protocol::Exact => measure(&prepared, &arguments.exact)?,
         Protocol::Sgd => {
-            let options = Probe {
+            let options = LinearProbe {
                 epochs: arguments.epochs.max(1),
                 lr: arguments.lr,
                 milestones: arguments.milestones.clone(),
                 batch_size: arguments.subject.batch_size,
                 seed: arguments.subject.seed,
-                ..Probe::default()
+                ..LinearProbe::default()
             };
             descend(&prepared, &options)?
         }
@@ -84,7 +84,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// The exact protocol.
-pub fn measure(prepared: &Prepared, exact: &Exact) -> anyhow::Result<Outcome> {
+pub fn measure(prepared: &Prepared, exact: &Exact) -> anyhow::Result<EvalResult> {
     let mut features = prepared.labelled(Output::Features)?;
     if exact.normalise {
         features.train = normalise_rows(&features.train);
@@ -117,7 +117,7 @@ pub fn measure(prepared: &Prepared, exact: &Exact) -> anyhow::Result<Outcome> {
 }
 
 /// The published protocol.
-fn descend(prepared: &Prepared, options: &Probe) -> anyhow::Result<Outcome> {
+fn descend(prepared: &Prepared, options: &LinearProbe) -> anyhow::Result<EvalResult> {
     let (train_labels, _) = prepared.split.single_labels()?;
     let train = &prepared.split.train;
     let bar = progress_bar("linear classifier", train.len(), "images")?;
@@ -139,10 +139,10 @@ fn descend(prepared: &Prepared, options: &Probe) -> anyhow::Result<Outcome> {
     Ok(outcome(accuracy, json!({ "protocol": "sgd", "epochs": options.epochs, "losses": epochs })))
 }
 
-fn outcome(accuracy: TopAccuracy, mut json: Value) -> Outcome {
+fn outcome(accuracy: TopAccuracy, mut json: Value) -> EvalResult {
     let TopAccuracy { top1, top5 } = accuracy;
     json["top1"] = json!(top1);
     json["top5"] = json!(top5);
     let rows = vec![Row::new("linear top-1", top1), Row::new("linear top-5", top5)];
-    Outcome { name: "linear", rows, json }
+    EvalResult { name: "linear", rows, json }
 }

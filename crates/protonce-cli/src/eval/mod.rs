@@ -1,24 +1,24 @@
 //! `protonce eval`: what an encoder is worth.
 //!
-//! Every evaluation takes a [`Subject`] (whose features) and [`Images`] (which labels), measures, and
-//! gives an [`Outcome`]: rows of a table, and JSON.
+//! Every evaluation takes a [`EncoderArgs`] (whose features) and [`DataArgs`] (which labels), measures, and
+//! gives an [`EvalResult`]: rows of a table, and JSON.
 
 mod all;
 mod cluster;
-mod images;
+mod data_args;
+mod encoder_args;
 mod knn;
 mod linear;
-mod outcome;
+mod result;
 mod semi;
-mod subject;
 mod svm;
 
 use clap::Subcommand;
 
-use images::Images;
-use outcome::{Outcome, Row};
-pub use subject::OutputChoice;
-use subject::{Prepared, Subject};
+use data_args::DataArgs;
+pub use encoder_args::OutputChoice;
+use encoder_args::{EncoderArgs, Prepared};
+use result::{EvalResult, Row};
 
 #[derive(Subcommand)]
 pub enum Command {

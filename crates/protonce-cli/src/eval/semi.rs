@@ -7,15 +7,15 @@ use clap::Args;
 use protonce::transfer::{FineTune, Step, TopAccuracy, listed, share_of_each_class};
 use serde_json::json;
 
-use super::subject::{progress_bar, skipped, warn_of_guessing};
-use super::{Images, Outcome, Prepared, Row, Subject};
+use super::encoder_args::{progress_bar, skipped, warn_of_guessing};
+use super::{DataArgs, EncoderArgs, EvalResult, Prepared, Row};
 
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
-    subject: Subject,
+    subject: EncoderArgs,
     #[command(flatten)]
-    images: Images,
+    images: DataArgs,
     #[command(flatten)]
     options: Options,
 }
@@ -69,8 +69,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 pub fn measure(
     prepared: &Prepared,
     options: &Options,
-    subject: &Subject,
-) -> anyhow::Result<Outcome> {
+    subject: &EncoderArgs,
+) -> anyhow::Result<EvalResult> {
     if options.epochs == 0 {
         bail!("\"epochs\" is 0: expected 1 or more");
     }
@@ -116,7 +116,7 @@ pub fn measure(
             "top1": top1, "top5": top5,
         }));
     }
-    Ok(Outcome { name: "semi", rows, json: json!(results) })
+    Ok(EvalResult { name: "semi", rows, json: json!(results) })
 }
 
 fn fine_tuned(

@@ -6,16 +6,16 @@ use protonce::encoder::Output;
 use protonce::transfer::{Rows, Svm, SvmMeasure, SvmSet, svm_results};
 use serde_json::json;
 
-use super::images::Labels;
-use super::subject::while_turning;
-use super::{Images, Outcome, Prepared, Row, Subject};
+use super::data_args::Labels;
+use super::encoder_args::while_turning;
+use super::{DataArgs, EncoderArgs, EvalResult, Prepared, Row};
 
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
-    subject: Subject,
+    subject: EncoderArgs,
     #[command(flatten)]
-    images: Images,
+    images: DataArgs,
     #[command(flatten)]
     options: Options,
 }
@@ -56,7 +56,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub fn measure(prepared: &Prepared, options: &Options, seed: u64) -> anyhow::Result<Outcome> {
+pub fn measure(prepared: &Prepared, options: &Options, seed: u64) -> anyhow::Result<EvalResult> {
     if let Some(c) = options.c.iter().find(|c| !(**c > 0.0 && c.is_finite())) {
         bail!("\"c\" is {c}: expected more than 0");
     }
@@ -122,5 +122,5 @@ pub fn measure(prepared: &Prepared, options: &Options, seed: u64) -> anyhow::Res
             results.push(result);
         }
     }
-    Ok(Outcome { name: "svm", rows, json: json!({ "measure": measure, "results": results }) })
+    Ok(EvalResult { name: "svm", rows, json: json!({ "measure": measure, "results": results }) })
 }

@@ -11,8 +11,9 @@ pub use queue::Queue;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor};
+
+use protonce_run::Duplicates;
 
 use crate::prototypes::Prototypes;
 
@@ -22,17 +23,6 @@ pub struct Contrast {
     pub loss: Tensor,
     /// The share of queries whose positive scores highest, 0 to 1: float32 scalar.
     pub accuracy: Tensor,
-}
-
-/// What to do when several images of a batch belong to one prototype.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Duplicates {
-    /// Each is a negative of the others, as in the published code.
-    #[default]
-    Keep,
-    /// They are left out of each other's negatives.
-    Mask,
 }
 
 /// InfoNCE: every query against its key and the queue.

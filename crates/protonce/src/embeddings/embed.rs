@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use super::write::{EmbeddingsError, Format, Partial, Source, Summary};
-use protonce_images::data::Dataset;
 use crate::encoder::{Encoder, Output, extract_batches, image_tensor};
-use protonce_images::views::{Loader, Renderer, ViewConfig, decode};
 use crate::weights::{Weights, checksum};
+use protonce_images::data::Dataset;
+use protonce_images::views::{Loader, Renderer, ViewConfig, decode};
 
 /// How to embed.
 #[derive(Debug, Clone)]

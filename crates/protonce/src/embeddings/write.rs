@@ -19,8 +19,8 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use serde::{Deserialize, Serialize};
 
-use protonce_images::data::Dataset;
 use crate::pretrain::run_folder;
+use protonce_images::data::Dataset;
 use protonce_images::views::{LoaderError, Unreadable, ViewConfig};
 
 /// Why embeddings cannot be written.

@@ -261,7 +261,7 @@ unsafe extern "C" fn drop_closure(closure: *mut c_void) {
 /// at the same time on libtorch's threads. Which range falls to which thread depends on nothing but
 /// `count`, `grain` and the number of threads.
 pub(crate) fn parallel_for(count: usize, grain: usize, body: impl Fn(Range<usize>) + Sync) {
-    unsafe extern "C" fn call<F: Fn(Range<usize>) + Sync>(
+    unsafe extern "C" fn context<F: Fn(Range<usize>) + Sync>(
         context: *mut c_void,
         begin: i64,
         end: i64,
@@ -276,7 +276,7 @@ pub(crate) fn parallel_for(count: usize, grain: usize, body: impl Fn(Range<usize
     fn trampoline<F: Fn(Range<usize>) + Sync>(
         _: &F,
     ) -> unsafe extern "C" fn(*mut c_void, i64, i64) {
-        call::<F>
+        context::<F>
     }
     let context: *const _ = &body;
     // SAFETY: the loop ends before this returns, so `body` lives long enough.
@@ -316,7 +316,7 @@ mod tests {
     fn without_gradients_nothing_is_recorded() {
         let x = Tensor::ones([2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let _guard = tch::no_grad_guard();
-        let output = differentiable(&x * 2.0, &[&x], |_| unreachable!("no way back"));
+        let output = differentiable(&x * 2.0, &[&x], |_| unreachable!("no algorithm back"));
         assert!(!output.requires_grad());
     }
 

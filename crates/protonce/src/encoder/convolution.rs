@@ -2,7 +2,7 @@
 //!
 //! A pass (forward, and the gradients of input and weight) gives the same numbers within rounding
 //! whoever computes it: libtorch, Winograd's method or a matrix product over patches. Which is fastest
-//! depends on the processor and on the convolution's shape. [`Ways::usual`] is the rule that holds
+//! depends on the processor and on the convolution's shape. [`ConvAlgorithms::usual`] is the rule that holds
 //! without measuring; `tuning` measures.
 
 use std::collections::BTreeMap;
@@ -13,12 +13,12 @@ use tch::{Device, Kind, Tensor};
 
 use super::autograd::{Of, convolution_gradient, differentiable};
 use super::normalise::Again;
-use super::{patches, winograd};
-use crate::clock::{self, Kernel};
+use super::{im2col, winograd};
+use crate::profile::{self, Kernel};
 
 /// Everything that the speed of a convolution without bias and dilation depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
+pub struct ConvShape {
     /// Precision of images, weight and result.
     pub kind: Kind,
     /// Images.
@@ -41,11 +41,11 @@ pub struct Shape {
     pub groups: i64,
 }
 
-impl Shape {
+impl ConvShape {
     /// The shape of the convolution of `x` [n, in, h, w] with `weight` [out, in / groups, size, size].
-    pub fn of(x: &Tensor, weight: &Tensor, [stride, padding, groups]: [i64; 3]) -> Shape {
+    pub fn of(x: &Tensor, weight: &Tensor, [stride, padding, groups]: [i64; 3]) -> ConvShape {
         let (x_size, weight_size) = (x.size(), weight.size());
-        Shape {
+        ConvShape {
             kind: x.kind(),
             images: x_size[0],
             inputs: x_size[1],
@@ -79,9 +79,9 @@ impl Shape {
 }
 
 /// Without the number of images, which is the batch's rather than the layer's.
-impl std::fmt::Display for Shape {
+impl std::fmt::Display for ConvShape {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Shape { kind, inputs, height, width, outputs, size, stride, groups, .. } = self;
+        let ConvShape { kind, inputs, height, width, outputs, size, stride, groups, .. } = self;
         let kind = if *kind == Kind::BFloat16 { "bf16" } else { "float32" };
         write!(
             formatter,
@@ -109,25 +109,27 @@ impl Pass {
 /// Who computes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Way {
+pub enum ConvAlgorithm {
     /// libtorch, which asks oneDNN on most processors.
     Libtorch,
     /// Winograd's minimal filtering, in float32.
     Winograd,
-    /// A matrix product over unfolded patches.
-    Patches,
+    /// A matrix product over patches that were unfolded (im2col).
+    #[serde(alias = "patches")]
+    Im2col,
 }
 
-impl Way {
+impl ConvAlgorithm {
     /// Every way.
-    pub const ALL: [Way; 3] = [Way::Libtorch, Way::Winograd, Way::Patches];
+    pub const ALL: [ConvAlgorithm; 3] =
+        [ConvAlgorithm::Libtorch, ConvAlgorithm::Winograd, ConvAlgorithm::Im2col];
 
     /// Whether this way computes that pass.
-    pub fn computes(self, pass: Pass, shape: &Shape) -> bool {
+    pub fn computes(self, pass: Pass, shape: &ConvShape) -> bool {
         match self {
-            Way::Libtorch => true,
-            Way::Winograd => winograd::computes(shape),
-            Way::Patches => patches::computes(pass, shape),
+            ConvAlgorithm::Libtorch => true,
+            ConvAlgorithm::Winograd => winograd::computes(shape),
+            ConvAlgorithm::Im2col => im2col::computes(pass, shape),
         }
     }
 }
@@ -135,28 +137,32 @@ impl Way {
 /// The way of each pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Ways {
+pub struct ConvAlgorithms {
     /// Of the forward pass.
-    pub forward: Way,
+    pub forward: ConvAlgorithm,
     /// Of the gradient of the images.
-    pub input_gradient: Way,
+    pub input_gradient: ConvAlgorithm,
     /// Of the gradient of the weight.
-    pub weight_gradient: Way,
+    pub weight_gradient: ConvAlgorithm,
 }
 
-impl Ways {
+impl ConvAlgorithms {
     /// The same way for all passes.
-    pub fn all(way: Way) -> Ways {
-        Ways { forward: way, input_gradient: way, weight_gradient: way }
+    pub fn all(algorithm: ConvAlgorithm) -> ConvAlgorithms {
+        ConvAlgorithms { forward: algorithm, input_gradient: algorithm, weight_gradient: algorithm }
     }
 
     /// What is taken where nothing was measured: Winograd's where it suits, libtorch's elsewhere.
-    pub fn usual(shape: &Shape) -> Ways {
-        Ways::all(if winograd::suits(shape) { Way::Winograd } else { Way::Libtorch })
+    pub fn usual(shape: &ConvShape) -> ConvAlgorithms {
+        ConvAlgorithms::all(if winograd::suits(shape) {
+            ConvAlgorithm::Winograd
+        } else {
+            ConvAlgorithm::Libtorch
+        })
     }
 
     /// The way of `pass`.
-    pub fn of(&self, pass: Pass) -> Way {
+    pub fn of(&self, pass: Pass) -> ConvAlgorithm {
         match pass {
             Pass::Forward => self.forward,
             Pass::InputGradient => self.input_gradient,
@@ -165,7 +171,7 @@ impl Ways {
     }
 
     /// The way of `pass`, to be changed.
-    pub fn of_mut(&mut self, pass: Pass) -> &mut Way {
+    pub fn of_mut(&mut self, pass: Pass) -> &mut ConvAlgorithm {
         match pass {
             Pass::Forward => &mut self.forward,
             Pass::InputGradient => &mut self.input_gradient,
@@ -174,10 +180,10 @@ impl Ways {
     }
 }
 
-impl Ways {
+impl ConvAlgorithms {
     /// What is fastest on this machine now: a short measurement on random numbers. The usual way stays
     /// where another is less than 5 % faster.
-    pub fn measured(shape: &Shape) -> Ways {
+    pub fn measured(shape: &ConvShape) -> ConvAlgorithms {
         let _guard = tch::no_grad_guard();
         let pixels = |[height, width]: [i64; 2], channels| {
             let options = (Kind::Float, Device::Cpu);
@@ -189,18 +195,19 @@ impl Ways {
         let taps = [shape.outputs, shape.size, shape.size, shape.inputs / shape.groups];
         let weight = Tensor::randn(taps, (Kind::Float, Device::Cpu));
         let weight = weight.permute([0, 3, 1, 2]).to_kind(shape.kind);
-        let seconds = |pass, way| {
+        let seconds = |pass, algorithm| {
             let start = Instant::now();
-            drop(run(pass, way, [&x, &weight, &gradient], shape));
+            drop(run(pass, algorithm, [&x, &weight, &gradient], shape));
             start.elapsed().as_secs_f64()
         };
-        let mut ways = Ways::usual(shape);
+        let mut algorithms = ConvAlgorithms::usual(shape);
         for pass in Pass::ALL {
-            let usual = ways.of(pass);
-            let candidates = Way::ALL.into_iter().filter(|way| way.computes(pass, shape));
-            let mut times: Vec<(Way, f64)> =
-                candidates.map(|way| (way, seconds(pass, way))).collect();
-            let least = |times: &[(Way, f64)]| {
+            let usual = algorithms.of(pass);
+            let candidates =
+                ConvAlgorithm::ALL.into_iter().filter(|algorithm| algorithm.computes(pass, shape));
+            let mut times: Vec<(ConvAlgorithm, f64)> =
+                candidates.map(|algorithm| (algorithm, seconds(pass, algorithm))).collect();
+            let least = |times: &[(ConvAlgorithm, f64)]| {
                 times.iter().copied().min_by(|one, other| one.1.total_cmp(&other.1))
             };
             // What is far behind at first stays behind; the others are measured twice more.
@@ -209,72 +216,78 @@ impl Ways {
                 if times.len() < 2 {
                     break;
                 }
-                for (way, time) in times.iter_mut().filter(|(_, time)| *time < 1.5 * best) {
-                    *time = time.min(seconds(pass, *way));
+                for (algorithm, time) in times.iter_mut().filter(|(_, time)| *time < 1.5 * best) {
+                    *time = time.min(seconds(pass, *algorithm));
                 }
             }
-            let of_usual =
-                times.iter().find(|(way, _)| *way == usual).map_or(f64::MAX, |&(_, t)| t);
-            if let Some((way, time)) = least(&times)
+            let of_usual = times
+                .iter()
+                .find(|(algorithm, _)| *algorithm == usual)
+                .map_or(f64::MAX, |&(_, t)| t);
+            if let Some((algorithm, time)) = least(&times)
                 && time < 0.95 * of_usual
             {
-                *ways.of_mut(pass) = way;
+                *algorithms.of_mut(pass) = algorithm;
             }
         }
-        ways
+        algorithms
     }
 }
 
-/// The ways of an encoder's convolutions where they were chosen, by what a [`Shape`] is called: for
+/// The ways of an encoder's convolutions where they were chosen, by what a [`ConvShape`] is called: for
 /// any number of images, since a batch may be smaller.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Choices(pub BTreeMap<String, Ways>);
+pub struct ConvPlan(pub BTreeMap<String, ConvAlgorithms>);
 
-impl Choices {
+impl ConvPlan {
     /// The ways that were chosen for this shape, as far as they compute it; else the usual ones.
-    pub fn ways(&self, shape: &Shape) -> Ways {
-        let mut ways = Ways::usual(shape);
+    pub fn algorithms(&self, shape: &ConvShape) -> ConvAlgorithms {
+        let mut algorithms = ConvAlgorithms::usual(shape);
         if self.0.is_empty() {
-            return ways;
+            return algorithms;
         }
         if let Some(chosen) = self.0.get(&shape.to_string()) {
             for pass in Pass::ALL {
                 if chosen.of(pass).computes(pass, shape) {
-                    *ways.of_mut(pass) = chosen.of(pass);
+                    *algorithms.of_mut(pass) = chosen.of(pass);
                 }
             }
         }
-        ways
+        algorithms
     }
 }
 
 /// Convolves `x` [n, in, h, w] with `weight` [out, in / groups, size, size], both of one precision:
 /// [n, out, h', w'], on a CPU in channels-last memory. Differentiable in both; what is kept for the
 /// way back is `weight` and `x`, the latter unless it can be made `again`. `geometry` is stride, padding
-/// and groups. `ways` holds on a CPU, elsewhere libtorch computes.
+/// and groups. `algorithms` holds on a CPU, elsewhere libtorch computes.
 ///
 /// # Panics
-/// When shapes do not fit, or a way does not compute a pass of this shape; see [`Way::computes`].
+/// When shapes do not fit, or a way does not compute a pass of this shape; see [`ConvAlgorithm::computes`].
 pub fn convolve(
     x: &Tensor,
     again: Option<Again>,
     weight: &Tensor,
     geometry: [i64; 3],
-    ways: Ways,
+    algorithms: ConvAlgorithms,
 ) -> Tensor {
-    let shape = Shape::of(x, weight, geometry);
+    let shape = ConvShape::of(x, weight, geometry);
     if x.device() != Device::Cpu {
         return by_libtorch(x, weight, geometry);
     }
     let operations = shape.operations();
     let y = tch::no_grad(|| {
-        clock::kernel(Kernel::Convolution, operations, || forward(x, weight, &shape, ways.forward))
+        profile::kernel(Kernel::Convolution, operations, || {
+            forward(x, weight, &shape, algorithms.forward)
+        })
     });
     let wanted = [x.requires_grad(), weight.requires_grad()];
     let weight_kept = weight.detach();
     let x_kept: Box<dyn Fn() -> Tensor + Send> = match again {
-        Some(again) => Box::new(move || clock::kernel(Kernel::Normalisation, 0.0, || again.make())),
+        Some(again) => {
+            Box::new(move || profile::kernel(Kernel::Normalisation, 0.0, || again.make()))
+        }
         None => {
             let x = x.detach();
             Box::new(move || x.shallow_clone())
@@ -283,13 +296,13 @@ pub fn convolve(
     differentiable(y, &[x, weight], move |gradient| {
         let (x, weight) = (&x_kept(), &weight_kept);
         let of_input = wanted[0].then(|| {
-            clock::kernel(Kernel::InputGradient, operations, || {
-                input_gradient(gradient, x, weight, &shape, ways.input_gradient)
+            profile::kernel(Kernel::InputGradient, operations, || {
+                input_gradient(gradient, x, weight, &shape, algorithms.input_gradient)
             })
         });
         let of_weight = wanted[1].then(|| {
-            clock::kernel(Kernel::WeightGradient, operations, || {
-                weight_gradient(gradient, x, weight, &shape, ways.weight_gradient)
+            profile::kernel(Kernel::WeightGradient, operations, || {
+                weight_gradient(gradient, x, weight, &shape, algorithms.weight_gradient)
             })
         });
         vec![of_input, of_weight]
@@ -300,14 +313,14 @@ pub fn convolve(
 /// needs.
 pub(super) fn run(
     pass: Pass,
-    way: Way,
+    algorithm: ConvAlgorithm,
     [x, weight, gradient]: [&Tensor; 3],
-    shape: &Shape,
+    shape: &ConvShape,
 ) -> Tensor {
     match pass {
-        Pass::Forward => forward(x, weight, shape, way),
-        Pass::InputGradient => input_gradient(gradient, x, weight, shape, way),
-        Pass::WeightGradient => weight_gradient(gradient, x, weight, shape, way),
+        Pass::Forward => forward(x, weight, shape, algorithm),
+        Pass::InputGradient => input_gradient(gradient, x, weight, shape, algorithm),
+        Pass::WeightGradient => weight_gradient(gradient, x, weight, shape, algorithm),
     }
 }
 
@@ -315,11 +328,11 @@ fn by_libtorch(x: &Tensor, weight: &Tensor, [stride, padding, groups]: [i64; 3])
     x.conv2d(weight, None::<&Tensor>, [stride, stride], [padding, padding], [1, 1], groups)
 }
 
-fn forward(x: &Tensor, weight: &Tensor, shape: &Shape, way: Way) -> Tensor {
-    match way {
-        Way::Libtorch => by_libtorch(x, weight, geometry(shape)),
-        Way::Winograd => winograd::forward(x, weight),
-        Way::Patches => patches::forward(x, weight, shape),
+fn forward(x: &Tensor, weight: &Tensor, shape: &ConvShape, algorithm: ConvAlgorithm) -> Tensor {
+    match algorithm {
+        ConvAlgorithm::Libtorch => by_libtorch(x, weight, geometry(shape)),
+        ConvAlgorithm::Winograd => winograd::forward(x, weight),
+        ConvAlgorithm::Im2col => im2col::forward(x, weight, shape),
     }
 }
 
@@ -327,13 +340,15 @@ fn input_gradient(
     gradient: &Tensor,
     x: &Tensor,
     weight: &Tensor,
-    shape: &Shape,
-    way: Way,
+    shape: &ConvShape,
+    algorithm: ConvAlgorithm,
 ) -> Tensor {
-    match way {
-        Way::Libtorch => convolution_gradient(Of::Input, gradient, x, weight, geometry(shape)),
-        Way::Winograd => winograd::input_gradient(gradient, weight),
-        Way::Patches => patches::input_gradient(gradient, weight, shape),
+    match algorithm {
+        ConvAlgorithm::Libtorch => {
+            convolution_gradient(Of::Input, gradient, x, weight, geometry(shape))
+        }
+        ConvAlgorithm::Winograd => winograd::input_gradient(gradient, weight),
+        ConvAlgorithm::Im2col => im2col::input_gradient(gradient, weight, shape),
     }
 }
 
@@ -341,24 +356,27 @@ fn weight_gradient(
     gradient: &Tensor,
     x: &Tensor,
     weight: &Tensor,
-    shape: &Shape,
-    way: Way,
+    shape: &ConvShape,
+    algorithm: ConvAlgorithm,
 ) -> Tensor {
-    match way {
-        Way::Libtorch => convolution_gradient(Of::Weight, gradient, x, weight, geometry(shape)),
-        Way::Winograd => winograd::weight_gradient(gradient, x),
-        Way::Patches => patches::weight_gradient(gradient, x, shape),
+    match algorithm {
+        ConvAlgorithm::Libtorch => {
+            convolution_gradient(Of::Weight, gradient, x, weight, geometry(shape))
+        }
+        ConvAlgorithm::Winograd => winograd::weight_gradient(gradient, x),
+        ConvAlgorithm::Im2col => im2col::weight_gradient(gradient, x, shape),
     }
 }
 
-fn geometry(shape: &Shape) -> [i64; 3] {
+fn geometry(shape: &ConvShape) -> [i64; 3] {
     [shape.stride, shape.padding, shape.groups]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoder::{Architecture, Encoder, EncoderConfig, Head, Precision, Stem};
+    use crate::encoder::{Encoder, Precision};
+    use protonce_run::{Architecture, EncoderConfig, Head, Stem};
 
     fn random(shape: [i64; 4], kind: Kind) -> Tensor {
         let [a, b, c, d] = shape;
@@ -375,8 +393,8 @@ mod tests {
     }
 
     /// Compares every way of every pass with libtorch in float64.
-    fn check(shape: &Shape) {
-        let Shape { kind, images, inputs, outputs, size, .. } = *shape;
+    fn check(shape: &ConvShape) {
+        let ConvShape { kind, images, inputs, outputs, size, .. } = *shape;
         let [height, width] = shape.result();
         let x = random([images, inputs, shape.height, shape.width], kind);
         let weight = random([outputs, inputs / shape.groups, size, size], kind)
@@ -384,14 +402,17 @@ mod tests {
         let gradient = random([images, outputs, height, width], kind);
         let exact = [&x, &weight, &gradient].map(|tensor| tensor.to_kind(Kind::Double));
         for pass in Pass::ALL {
-            let expected = run(pass, Way::Libtorch, [&exact[0], &exact[1], &exact[2]], shape);
-            for way in Way::ALL.into_iter().filter(|way| way.computes(pass, shape)) {
-                let found = run(pass, way, [&x, &weight, &gradient], shape);
+            let expected =
+                run(pass, ConvAlgorithm::Libtorch, [&exact[0], &exact[1], &exact[2]], shape);
+            for algorithm in
+                ConvAlgorithm::ALL.into_iter().filter(|algorithm| algorithm.computes(pass, shape))
+            {
+                let found = run(pass, algorithm, [&x, &weight, &gradient], shape);
                 assert_eq!(found.kind(), kind);
                 let error = error(&found, &expected);
                 // bf16 has 8 bits: libtorch itself is off by up to 4.3e-3 here.
                 let bound = if kind == Kind::BFloat16 { 6e-3 } else { 1e-5 };
-                assert!(error < bound, "{pass:?} by {way:?} of {shape}: {error:e}");
+                assert!(error < bound, "{pass:?} by {algorithm:?} of {shape}: {error:e}");
             }
         }
     }
@@ -411,7 +432,7 @@ mod tests {
                 check(shape);
                 // Emulated on many processors: enough of each kind.
                 if shape.height <= 14 {
-                    check(&Shape { kind: Kind::BFloat16, ..*shape });
+                    check(&ConvShape { kind: Kind::BFloat16, ..*shape });
                 }
             }
         }
@@ -434,7 +455,7 @@ mod tests {
         .enumerate()
         {
             let kind = kinds[number % 2];
-            let shape = Shape {
+            let shape = ConvShape {
                 kind,
                 images,
                 inputs,
@@ -447,7 +468,7 @@ mod tests {
                 groups,
             };
             check(&shape);
-            check(&Shape { kind: kinds[(number + 1) % 2], ..shape });
+            check(&ConvShape { kind: kinds[(number + 1) % 2], ..shape });
         }
     }
 
@@ -461,7 +482,8 @@ mod tests {
             let leaf = |tensor: Tensor| tensor.set_requires_grad(true);
             let x = leaf(random([2, inputs, 12, 10], Kind::Float));
             let weight = leaf(random([outputs, inputs / groups, size, size], Kind::Float));
-            let ours = convolve(&x, None, &weight, geometry, Ways::all(Way::Libtorch));
+            let ours =
+                convolve(&x, None, &weight, geometry, ConvAlgorithms::all(ConvAlgorithm::Libtorch));
             let theirs = by_libtorch(&x, &weight, geometry);
             assert_eq!(ours, theirs);
             let gradient = theirs.randn_like();
@@ -477,7 +499,7 @@ mod tests {
     fn what_does_not_need_a_gradient_gets_none() {
         let x = random([1, 3, 5, 5], Kind::Float);
         let weight = random([2, 3, 3, 3], Kind::Float).set_requires_grad(true);
-        let y = convolve(&x, None, &weight, [1, 1, 1], Ways::all(Way::Patches));
+        let y = convolve(&x, None, &weight, [1, 1, 1], ConvAlgorithms::all(ConvAlgorithm::Im2col));
         let loss = y.sum(Kind::Float);
         let gradient = Tensor::run_backward(&[&loss], &[&weight], false, false).remove(0);
         assert_eq!(gradient.size(), [2, 3, 3, 3]);

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Encoder, Mode};
+use super::{BatchStats, Encoder};
 use crate::device::upload;
 use protonce_images::views::{Batch, Loader, LoaderError, Unreadable};
 
@@ -80,7 +80,7 @@ pub fn extract_batches<E: From<LoaderError>>(
 impl Output {
     /// This of normalised images: [batch, 3, height, width] → float32 [batch, width or dim].
     pub fn of(self, encoder: &Encoder, images: &Tensor) -> Tensor {
-        let features = encoder.features(images, Mode::Evaluate);
+        let features = encoder.features(images, BatchStats::Running);
         match self {
             Output::Features => features,
             Output::Embeddings => encoder.project(&features),

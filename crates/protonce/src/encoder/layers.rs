@@ -5,24 +5,24 @@ use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 use super::autograd::differentiable;
-use super::convolution::{Choices, Shape, convolve};
+use super::convolution::{ConvPlan, ConvShape, convolve};
 use super::normalise::{Activation, Again, BatchNorm, Normalised, normalise};
 use super::parameters::{BufferId, ParameterId, Parameters};
 
 /// Whose statistics normalise an activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum BatchStats {
     /// The batch's own; the running statistics move towards them.
-    Train,
+    Batch,
     /// The running statistics, unchanged.
-    Evaluate,
+    Running,
 }
 
 /// One forward pass: whose parameters it uses and how it computes.
-pub(super) struct Call<'a> {
+pub(super) struct ForwardContext<'a> {
     pub(super) parameters: &'a Parameters,
-    pub(super) choices: &'a Arc<Choices>,
-    pub(super) mode: Mode,
+    pub(super) conv_plan: &'a Arc<ConvPlan>,
+    pub(super) stats: BatchStats,
     /// Whether a block keeps its input alone for the way back, and computes the rest again.
     pub(super) checkpoint_blocks: bool,
 }
@@ -58,9 +58,9 @@ impl Convolution {
         kind: Kind,
         images: i64,
         [height, width]: [i64; 2],
-    ) -> Shape {
+    ) -> ConvShape {
         let weight = parameters.get(self.weight).size();
-        Shape {
+        ConvShape {
             kind,
             images,
             inputs: weight[1] * self.groups,
@@ -76,11 +76,16 @@ impl Convolution {
 
     /// [batch, in, height, width] → [batch, out, height / stride, width / stride], in the
     /// precision of `x`, which is kept for the way back unless it can be made `again`.
-    pub(super) fn forward(&self, call: &Call, x: &Tensor, again: Option<Again>) -> Tensor {
-        let weight = call.parameters.get(self.weight).to_kind(x.kind());
+    pub(super) fn forward(
+        &self,
+        context: &ForwardContext,
+        x: &Tensor,
+        again: Option<Again>,
+    ) -> Tensor {
+        let weight = context.parameters.get(self.weight).to_kind(x.kind());
         let geometry = [self.stride, self.padding, self.groups];
-        let ways = call.choices.ways(&Shape::of(x, &weight, geometry));
-        convolve(x, again, &weight, geometry, ways)
+        let algorithms = context.conv_plan.algorithms(&ConvShape::of(x, &weight, geometry));
+        convolve(x, again, &weight, geometry, algorithms)
     }
 
     pub(super) fn parameters(&self) -> [ParameterId; 1] {
@@ -110,18 +115,18 @@ impl Normalisation {
     /// no other use; see [`normalise`].
     pub(super) fn forward(
         &self,
-        call: &Call,
+        context: &ForwardContext,
         x: Tensor,
         residual: Option<&Tensor>,
         activation: Activation,
     ) -> Normalised {
         let norm = BatchNorm {
-            weight: call.parameters.get(self.weight),
-            bias: call.parameters.get(self.bias),
-            running_mean: call.parameters.get_buffer(self.running_mean),
-            running_var: call.parameters.get_buffer(self.running_var),
+            weight: context.parameters.get(self.weight),
+            bias: context.parameters.get(self.bias),
+            running_mean: context.parameters.get_buffer(self.running_mean),
+            running_var: context.parameters.get_buffer(self.running_var),
         };
-        normalise(x, &norm, residual, activation, call.mode)
+        normalise(x, &norm, residual, activation, context.stats)
     }
 
     pub(super) fn parameters(&self) -> [ParameterId; 2] {

@@ -8,45 +8,36 @@
 
 mod autograd;
 pub mod convolution;
-mod descent;
 mod extract;
+mod im2col;
 mod layers;
 mod memory;
 mod normalise;
 mod parameters;
-mod patches;
 mod resnet;
+mod sgd;
 mod winograd;
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use protonce_run::EncoderConfig;
 use tch::{Device, Kind, Tensor};
 
 use autograd::repeatable_convolutions;
 pub(crate) use autograd::{parallel_for, pinned};
-use convolution::{Choices, Shape};
-pub use descent::Descent;
+use convolution::{ConvPlan, ConvShape};
 pub use extract::{Extracted, Output, extract, extract_batches, image_tensor};
-use layers::Call;
-pub use layers::Mode;
+pub use layers::BatchStats;
+use layers::ForwardContext;
 pub use normalise::{Activation, Again, BatchNorm, Normalised, normalise};
 pub use parameters::Parameters;
+pub(crate) use resnet::Plan;
 use resnet::ResNet;
+pub use sgd::Sgd;
 
 /// What can be wrong with an encoder or its weights.
 #[derive(Debug, thiserror::Error)]
 pub enum EncoderError {
-    /// A name that is none of the known ones.
-    #[error("unknown {what} \"{name}\": expected one of {expected}")]
-    UnknownName {
-        /// What was being named.
-        what: &'static str,
-        /// What was typed.
-        name: String,
-        /// The names that exist.
-        expected: String,
-    },
     /// Weights lack a tensor that the architecture has.
     #[error("the weights lack \"{name}\" {expected:?}: they belong to another architecture")]
     MissingTensor {
@@ -67,144 +58,6 @@ pub enum EncoderError {
         /// The shape it has.
         found: Vec<i64>,
     },
-}
-
-/// The residual networks of torchvision that the paper and its readers use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Architecture {
-    /// Basic blocks, 2-2-2-2.
-    ResNet18,
-    /// Basic blocks, 3-4-6-3.
-    ResNet34,
-    /// Bottlenecks, 3-4-6-3: the paper's encoder.
-    ResNet50,
-    /// Bottlenecks, 3-4-23-3.
-    ResNet101,
-    /// Bottlenecks, 3-8-36-3.
-    ResNet152,
-    /// ResNet-50 with inner layers twice as wide.
-    WideResNet50x2,
-    /// ResNet-50 with 32 groups of 4 channels.
-    ResNeXt50x32x4d,
-}
-
-impl Architecture {
-    const NAMES: [(&'static str, Architecture); 7] = [
-        ("resnet18", Architecture::ResNet18),
-        ("resnet34", Architecture::ResNet34),
-        ("resnet50", Architecture::ResNet50),
-        ("resnet101", Architecture::ResNet101),
-        ("resnet152", Architecture::ResNet152),
-        ("wide_resnet50_2", Architecture::WideResNet50x2),
-        ("resnext50_32x4d", Architecture::ResNeXt50x32x4d),
-    ];
-
-    /// Every architecture.
-    pub const ALL: [Architecture; 7] = [
-        Architecture::ResNet18,
-        Architecture::ResNet34,
-        Architecture::ResNet50,
-        Architecture::ResNet101,
-        Architecture::ResNet152,
-        Architecture::WideResNet50x2,
-        Architecture::ResNeXt50x32x4d,
-    ];
-
-    /// Length of a feature.
-    pub fn width(self) -> i64 {
-        if self.plan().bottleneck { 2048 } else { 512 }
-    }
-}
-
-/// What happens to the image before the first residual block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Stem {
-    /// 7×7 convolution of stride 2, then max-pool: for images of about 100 px and more.
-    ImageNet,
-    /// 3×3 convolution of stride 1, no max-pool: for small images.
-    Small,
-}
-
-impl Stem {
-    const NAMES: [(&'static str, Stem); 2] = [("imagenet", Stem::ImageNet), ("small", Stem::Small)];
-
-    /// The stem that suits images of `image_size` pixels a side.
-    pub fn for_image_size(image_size: usize) -> Stem {
-        if image_size <= 64 { Stem::Small } else { Stem::ImageNet }
-    }
-}
-
-/// The projection from features to embeddings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Head {
-    /// One linear layer (PCL v1).
-    Linear,
-    /// Linear, ReLU, linear (PCL v2).
-    Mlp,
-    /// None: an embedding is the normalised feature. For weights that came without a head; nothing is
-    /// trained so.
-    None,
-}
-
-impl Head {
-    const NAMES: [(&'static str, Head); 3] =
-        [("linear", Head::Linear), ("mlp", Head::Mlp), ("none", Head::None)];
-}
-
-/// Gives an enum whose variants have names the string conversions that the command line, TOML
-/// and JSON share.
-macro_rules! named {
-    ($type:ident, $what:literal) => {
-        impl std::str::FromStr for $type {
-            type Err = EncoderError;
-            fn from_str(name: &str) -> Result<Self, EncoderError> {
-                match Self::NAMES.iter().find(|(known, _)| *known == name) {
-                    Some((_, value)) => Ok(*value),
-                    None => Err(EncoderError::UnknownName {
-                        what: $what,
-                        name: name.to_owned(),
-                        expected: Self::NAMES.map(|(known, _)| known).join(", "),
-                    }),
-                }
-            }
-        }
-        impl TryFrom<String> for $type {
-            type Error = EncoderError;
-            fn try_from(name: String) -> Result<Self, EncoderError> {
-                name.parse()
-            }
-        }
-        impl From<$type> for String {
-            fn from(value: $type) -> String {
-                value.to_string()
-            }
-        }
-        impl std::fmt::Display for $type {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                let name = Self::NAMES.iter().find(|(_, value)| value == self);
-                f.write_str(name.map_or("", |(name, _)| name))
-            }
-        }
-    };
-}
-named!(Architecture, "architecture");
-named!(Stem, "stem");
-named!(Head, "head");
-
-/// Everything that decides an encoder's shapes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EncoderConfig {
-    /// The residual network.
-    pub arch: Architecture,
-    /// Its first layers.
-    pub stem: Stem,
-    /// The projection head.
-    pub head: Head,
-    /// Length of an embedding.
-    pub dim: i64,
 }
 
 /// The arithmetic of convolutions and activations. Everything else is float32 in both.
@@ -266,7 +119,7 @@ pub struct Encoder {
     precision: Precision,
     parameters: Parameters,
     network: ResNet,
-    choices: Arc<Choices>,
+    conv_plan: Arc<ConvPlan>,
     checkpoint_blocks: bool,
 }
 
@@ -284,14 +137,14 @@ impl Encoder {
             precision,
             parameters,
             network,
-            choices: Arc::default(),
+            conv_plan: Arc::default(),
             checkpoint_blocks: false,
         }
     }
 
-    /// Computes convolutions in the ways of `choices` from now on.
-    pub fn set_choices(&mut self, choices: Arc<Choices>) {
-        self.choices = choices;
+    /// Computes convolutions in the ways of `conv_plan` from now on.
+    pub fn set_conv_plan(&mut self, conv_plan: Arc<ConvPlan>) {
+        self.conv_plan = conv_plan;
     }
 
     /// Whether only the inputs of residual blocks are kept for the way back, and all within them is
@@ -301,7 +154,7 @@ impl Encoder {
     }
 
     /// The shapes of its convolutions on so many square images of `side` pixels, each once.
-    pub fn convolutions(&self, images: i64, side: i64) -> Vec<Shape> {
+    pub fn convolutions(&self, images: i64, side: i64) -> Vec<ConvShape> {
         self.network.convolutions(&self.parameters, self.precision.kind(), images, side)
     }
 
@@ -326,14 +179,14 @@ impl Encoder {
     }
 
     /// Pooled features: images [batch, 3, height, width] → float32 [batch, width of the network].
-    pub fn features(&self, images: &Tensor, mode: Mode) -> Tensor {
-        let call = Call {
+    pub fn features(&self, images: &Tensor, stats: BatchStats) -> Tensor {
+        let context = ForwardContext {
             parameters: &self.parameters,
-            choices: &self.choices,
-            mode,
+            conv_plan: &self.conv_plan,
+            stats,
             checkpoint_blocks: self.checkpoint_blocks,
         };
-        self.network.features(&call, &images.to_kind(self.precision.kind()))
+        self.network.features(&context, &images.to_kind(self.precision.kind()))
     }
 
     /// L2-normalised embeddings of features: [batch, width] → float32 [batch, dim].
@@ -343,13 +196,13 @@ impl Encoder {
 
     /// What the head gives before normalisation; with a linear head of one output a class, the
     /// scores of a classifier: [batch, 3, height, width] → float32 [batch, dim].
-    pub fn scores(&self, images: &Tensor, mode: Mode) -> Tensor {
-        self.network.project(&self.parameters, &self.features(images, mode))
+    pub fn scores(&self, images: &Tensor, stats: BatchStats) -> Tensor {
+        self.network.project(&self.parameters, &self.features(images, stats))
     }
 
     /// L2-normalised embeddings of images: [batch, 3, height, width] → float32 [batch, dim].
-    pub fn embed(&self, images: &Tensor, mode: Mode) -> Tensor {
-        self.project(&self.features(images, mode))
+    pub fn embed(&self, images: &Tensor, stats: BatchStats) -> Tensor {
+        self.project(&self.features(images, stats))
     }
 
     /// Embeddings with batch statistics taken over `splits` groups of the batch separately, as
@@ -358,10 +211,11 @@ impl Encoder {
     pub fn embed_split(&self, images: &Tensor, splits: i64) -> Tensor {
         let splits = splits.min(images.size()[0] / 2);
         if splits <= 1 {
-            return self.embed(images, Mode::Train);
+            return self.embed(images, BatchStats::Batch);
         }
         let groups = images.tensor_split(splits, 0);
-        let embedded: Vec<Tensor> = groups.iter().map(|x| self.embed(x, Mode::Train)).collect();
+        let embedded: Vec<Tensor> =
+            groups.iter().map(|x| self.embed(x, BatchStats::Batch)).collect();
         Tensor::cat(&embedded, 0)
     }
 }
@@ -398,7 +252,7 @@ impl MomentumPair {
     /// θ' ← mθ' + (1 − m)θ. Parameters only: the momentum encoder's batch-norm statistics move by
     /// its own forward pass.
     pub fn update_momentum(&mut self, momentum: f64) {
-        self.momentum_encoder.parameters.follow(&self.encoder.parameters, momentum);
+        self.momentum_encoder.parameters.ema_update(&self.encoder.parameters, momentum);
     }
 
     /// Keys of the key views, without gradient: [batch, 3, height, width] → [batch, dim].
@@ -409,7 +263,7 @@ impl MomentumPair {
     pub fn keys(&self, images: &Tensor, splits: i64, order: &Tensor) -> Tensor {
         let _guard = tch::no_grad_guard();
         if splits <= 1 {
-            return self.momentum_encoder.embed(images, Mode::Train);
+            return self.momentum_encoder.embed(images, BatchStats::Batch);
         }
         // Row selection would lose the channels-last layout on an NCHW view, so it works on NHWC.
         let shuffled = images.permute([0, 2, 3, 1]).index_select(0, order).permute([0, 3, 1, 2]);

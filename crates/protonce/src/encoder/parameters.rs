@@ -8,7 +8,7 @@ use rand_distr::{Distribution, Normal, Uniform};
 use tch::{Device, Kind, Tensor};
 
 use super::EncoderError;
-use super::descent::{Descent, follow};
+use super::sgd::{Sgd, ema_update};
 
 /// Where a parameter stands in [`Parameters`].
 #[derive(Debug, Clone, Copy)]
@@ -157,7 +157,7 @@ impl Parameters {
         stretch: impl RangeBounds<i64>,
         velocity: &Tensor,
         gradient: &Tensor,
-        descent: Descent,
+        sgd: Sgd,
     ) {
         let start = match stretch.start_bound() {
             Bound::Included(&start) => start,
@@ -171,12 +171,12 @@ impl Parameters {
         };
         let [mut theta, mut velocity, gradient] =
             [&self.theta, velocity, gradient].map(|all| all.narrow(0, start, end - start));
-        descent.step(&mut theta, &mut velocity, &gradient);
+        sgd.step(&mut theta, &mut velocity, &gradient);
     }
 
     /// Moves θ towards that of `leader`, keeping `momentum` of its own.
-    pub(super) fn follow(&mut self, leader: &Parameters, momentum: f64) {
-        follow(&mut self.theta, &leader.theta, momentum);
+    pub(super) fn ema_update(&mut self, leader: &Parameters, momentum: f64) {
+        ema_update(&mut self.theta, &leader.theta, momentum);
     }
 
     /// ∂loss/∂θ laid out as θ: float32 [parameters].

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 use super::autograd::{differentiable, gradients, gradients_wanted};
-use super::convolution::Shape;
-use super::layers::{Call, Convolution, Linear, Normalisation, max_pool, pool};
+use super::convolution::ConvShape;
+use super::layers::{Convolution, ForwardContext, Linear, Normalisation, max_pool, pool};
 use super::normalise::{Activation, Again, Normalised};
 use super::parameters::{ParameterId, Parameters};
-use super::{Architecture, EncoderConfig, Head, Stem};
+use protonce_run::{Architecture, EncoderConfig, Head, Stem};
 
 /// How the blocks of an architecture are built.
 pub(crate) struct Plan {
@@ -24,9 +24,10 @@ pub(crate) struct Plan {
     pub(crate) group_width: i64,
 }
 
-impl Architecture {
-    pub(crate) fn plan(self) -> Plan {
-        let (depth, bottleneck, groups, group_width) = match self {
+impl Plan {
+    /// The plan of `arch`.
+    pub(crate) fn of(arch: Architecture) -> Plan {
+        let (depth, bottleneck, groups, group_width) = match arch {
             Architecture::ResNet18 => ([2, 2, 2, 2], false, 1, 64),
             Architecture::ResNet34 => ([3, 4, 6, 3], false, 1, 64),
             Architecture::ResNet50 => ([3, 4, 6, 3], true, 1, 64),
@@ -48,14 +49,14 @@ struct Unit {
 impl Unit {
     fn forward(
         &self,
-        call: &Call,
+        context: &ForwardContext,
         x: &Tensor,
         again: Option<Again>,
         residual: Option<&Tensor>,
         activation: Activation,
     ) -> Normalised {
-        let x = self.convolution.forward(call, x, again);
-        self.normalisation.forward(call, x, residual, activation)
+        let x = self.convolution.forward(context, x, again);
+        self.normalisation.forward(context, x, residual, activation)
     }
 }
 
@@ -121,9 +122,9 @@ impl Block {
         Block { units, downsample }
     }
 
-    fn forward(&self, call: &Call, x: &Tensor) -> Tensor {
+    fn forward(&self, context: &ForwardContext, x: &Tensor) -> Tensor {
         let carried = match &self.downsample {
-            Some(unit) => unit.forward(call, x, None, None, Activation::None).tensor,
+            Some(unit) => unit.forward(context, x, None, None, Activation::None).tensor,
             None => x.shallow_clone(),
         };
         let last = self.units.len() - 1;
@@ -131,7 +132,7 @@ impl Block {
         let output = self.units.iter().enumerate().fold(first, |x, (number, unit)| {
             let residual = (number == last).then_some(&carried);
             // Nobody but the next unit needs what lies between two units.
-            unit.forward(call, &x.tensor, x.again, residual, Activation::Relu)
+            unit.forward(context, &x.tensor, x.again, residual, Activation::Relu)
         });
         output.tensor
     }
@@ -139,22 +140,22 @@ impl Block {
     /// [`Block::forward`] that keeps nothing but its input for the way back, on which the block is
     /// computed again (Chen et al. 2016, <https://arxiv.org/abs/1604.06174>): the same bits for a
     /// second forward pass. Running statistics move once.
-    fn forward_checkpointed(self: &Arc<Self>, call: &Call, x: &Tensor) -> Tensor {
+    fn forward_checkpointed(self: &Arc<Self>, context: &ForwardContext, x: &Tensor) -> Tensor {
         let ids = self.parameters();
         let mut inputs = vec![x];
-        inputs.extend(ids.iter().map(|&id| call.parameters.get(id)));
+        inputs.extend(ids.iter().map(|&id| context.parameters.get(id)));
         if !gradients_wanted(&inputs) {
-            return self.forward(call, x);
+            return self.forward(context, x);
         }
-        let y = tch::no_grad(|| self.forward(call, x));
+        let y = tch::no_grad(|| self.forward(context, x));
         let wanted: Vec<bool> = inputs.iter().map(|input| input.requires_grad()).collect();
-        let (block, choices, mode) = (self.clone(), call.choices.clone(), call.mode);
-        let (parameters, x_kept, ids) = (call.parameters.apart(), x.detach(), ids.clone());
+        let (block, conv_plan, stats) = (self.clone(), context.conv_plan.clone(), context.stats);
+        let (parameters, x_kept, ids) = (context.parameters.apart(), x.detach(), ids.clone());
         differentiable(y, &inputs, move |gradient| {
             let x = x_kept.detach().set_requires_grad(wanted[0]);
-            let (parameters, choices) = (&parameters, &choices);
-            let call = Call { parameters, choices, mode, checkpoint_blocks: false };
-            let y = tch::with_grad(|| block.forward(&call, &x));
+            let (parameters, conv_plan) = (&parameters, &conv_plan);
+            let context = ForwardContext { parameters, conv_plan, stats, checkpoint_blocks: false };
+            let y = tch::with_grad(|| block.forward(&context, &x));
             let mut leaves = vec![&x];
             leaves.extend(ids.iter().map(|&id| parameters.get(id)));
             leaves.retain(|leaf| leaf.requires_grad());
@@ -183,7 +184,7 @@ pub(super) struct ResNet {
 
 impl ResNet {
     pub(super) fn declare(parameters: &mut Parameters, config: &EncoderConfig) -> ResNet {
-        let plan = config.arch.plan();
+        let plan = Plan::of(config.arch);
         let (stem_size, stem_stride, max_pool) = match config.stem {
             Stem::ImageNet => (7, 2, true),
             Stem::Small => (3, 1, false),
@@ -232,8 +233,8 @@ impl ResNet {
         kind: Kind,
         images: i64,
         side: i64,
-    ) -> Vec<Shape> {
-        let mut shapes: Vec<Shape> = Vec::new();
+    ) -> Vec<ConvShape> {
+        let mut shapes: Vec<ConvShape> = Vec::new();
         let mut add = |unit: &Unit, pixels| {
             let shape = unit.convolution.shape(parameters, kind, images, pixels);
             if !shapes.contains(&shape) {
@@ -255,15 +256,15 @@ impl ResNet {
     }
 
     /// [batch, 3, height, width] → float32 [batch, channels of the last stage].
-    pub(super) fn features(&self, call: &Call, images: &Tensor) -> Tensor {
-        let mut x = self.stem.forward(call, images, None, None, Activation::Relu).tensor;
+    pub(super) fn features(&self, context: &ForwardContext, images: &Tensor) -> Tensor {
+        let mut x = self.stem.forward(context, images, None, None, Activation::Relu).tensor;
         if self.max_pool {
             x = max_pool(&x);
         }
         for block in &self.blocks {
-            x = match call.checkpoint_blocks {
-                true => block.forward_checkpointed(call, &x),
-                false => block.forward(call, &x),
+            x = match context.checkpoint_blocks {
+                true => block.forward_checkpointed(context, &x),
+                false => block.forward(context, &x),
             };
         }
         pool(&x)

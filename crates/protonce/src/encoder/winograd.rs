@@ -25,7 +25,7 @@ use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 use super::autograd::parallel_for;
-use super::convolution::Shape;
+use super::convolution::ConvShape;
 use super::memory::{Shared, elements, elements_mut};
 
 /// `x` [n, c, h, w] convolved with `weight` [o, c, 3, 3], stride 1, padding 1: [n, o, h, w] in
@@ -49,8 +49,8 @@ pub(super) fn weight_gradient(gradient: &Tensor, x: &Tensor) -> Tensor {
 }
 
 /// Whether this computes a convolution of that shape.
-pub(super) fn computes(shape: &Shape) -> bool {
-    let Shape { kind, size, stride, padding, groups, .. } = *shape;
+pub(super) fn computes(shape: &ConvShape) -> bool {
+    let ConvShape { kind, size, stride, padding, groups, .. } = *shape;
     kind == Kind::Float && [size, stride, padding, groups] == [3, 1, 1, 1]
 }
 
@@ -60,8 +60,8 @@ pub(super) fn computes(shape: &Shape) -> bool {
 /// the image, and there are enough of them to pay for transforming the filters. The bounds come from
 /// measurements on AVX2 (`cargo bench -p protonce --bench winograd`). On processors with AVX-512 but
 /// without bf16 units, where libtorch's own convolutions are twice as wide, it was not measured.
-pub(super) fn suits(shape: &Shape) -> bool {
-    let Shape { images, inputs, height, width, outputs, .. } = *shape;
+pub(super) fn suits(shape: &ConvShape) -> bool {
+    let ConvShape { images, inputs, height, width, outputs, .. } = *shape;
     let tile = TILE as i64;
     let tiles = (height + tile - 1) / tile * ((width + tile - 1) / tile);
     computes(shape)
@@ -1126,7 +1126,7 @@ mod tests {
 
     #[test]
     fn only_plain_float32_convolutions_of_many_channels_are_taken() {
-        let shape = Shape {
+        let shape = ConvShape {
             kind: Kind::Float,
             images: 16,
             inputs: 32,
@@ -1140,14 +1140,14 @@ mod tests {
         };
         assert_eq!(suits(&shape), processor_suits());
         for other in [
-            Shape { images: 15, ..shape },
-            Shape { stride: 2, ..shape },
-            Shape { padding: 0, ..shape },
-            Shape { groups: 2, ..shape },
-            Shape { size: 1, padding: 0, ..shape },
-            Shape { kind: Kind::BFloat16, ..shape },
-            Shape { height: 1, width: 64, ..shape },
-            Shape { inputs: 16, ..shape },
+            ConvShape { images: 15, ..shape },
+            ConvShape { stride: 2, ..shape },
+            ConvShape { padding: 0, ..shape },
+            ConvShape { groups: 2, ..shape },
+            ConvShape { size: 1, padding: 0, ..shape },
+            ConvShape { kind: Kind::BFloat16, ..shape },
+            ConvShape { height: 1, width: 64, ..shape },
+            ConvShape { inputs: 16, ..shape },
         ] {
             assert!(!suits(&other), "{other:?}");
         }

@@ -8,18 +8,18 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
-use super::config::{Config, Expectation, Method};
-use super::event::Measures;
 use super::run_folder::{NamedTensors, RunError};
 use super::{PretrainError, Purpose, precision, random_key};
-use crate::clock::{self, Part};
 use crate::contrast::{Contrast, Queue, info_nce, proto_nce, sample_negatives};
 use crate::device::upload;
-use crate::encoder::convolution::Choices;
-use crate::encoder::{Descent, MomentumPair, image_tensor};
+use crate::encoder::convolution::ConvPlan;
+use crate::encoder::{MomentumPair, Sgd, image_tensor};
+use crate::profile::{self, Part};
 use crate::prototypes::Prototypes;
-use protonce_images::views::Batch;
 use crate::world::World;
+use protonce_images::views::Batch;
+use protonce_run::Measures;
+use protonce_run::{Config, Expectation, Method};
 
 /// Everything that training changes.
 pub(super) struct Trainer {
@@ -52,11 +52,11 @@ impl Trainer {
         self.device
     }
 
-    /// Computes convolutions in the ways of `choices` from now on.
-    pub(super) fn set_choices(&mut self, choices: Choices) {
-        let choices = Arc::new(choices);
-        self.pair.encoder.set_choices(choices.clone());
-        self.pair.momentum_encoder.set_choices(choices);
+    /// Computes convolutions in the ways of `conv_plan` from now on.
+    pub(super) fn set_conv_plan(&mut self, conv_plan: ConvPlan) {
+        let conv_plan = Arc::new(conv_plan);
+        self.pair.encoder.set_conv_plan(conv_plan.clone());
+        self.pair.momentum_encoder.set_conv_plan(conv_plan);
     }
 
     /// One step on one batch (PCL, Algorithm 1, lines 7 to 14).
@@ -73,36 +73,35 @@ impl Trainer {
         let key_for = |purpose| random_key(config.seed, purpose, epoch, step);
 
         // The momentum encoder follows, then sees the key views: keys [batch, dim].
-        clock::part(Part::MovingAverage, || self.pair.update_momentum(config.encoder_momentum));
+        profile::part(Part::MovingAverage, || self.pair.update_momentum(config.encoder_momentum));
         let key_views = image_tensor(&batch.views[1], batch.image_size, self.device);
         let mut order: Vec<i64> = (0..count as i64).collect();
         order.shuffle(&mut ChaCha8Rng::from_seed(key_for(Purpose::KeyOrder)));
         let order = upload(&order, self.device);
-        let keys = clock::part(Part::Keys, || self.pair.keys(&key_views, config.bn_splits, &order));
+        let keys =
+            profile::part(Part::Keys, || self.pair.keys(&key_views, config.bn_splits, &order));
 
         // Queries [batch, dim].
         let query_views = image_tensor(&batch.views[0], batch.image_size, self.device);
-        let queries = clock::part(Part::Queries, || {
+        let queries = profile::part(Part::Queries, || {
             self.pair.encoder.embed_split(&query_views, config.bn_splits)
         });
 
         // Losses, with the queue as it was before this batch's keys.
         let images: Vec<i64> = batch.indices.iter().map(|&index| index as i64).collect();
-        let losses = clock::part(Part::Losses, || {
+        let losses = profile::part(Part::Losses, || {
             self.losses(&queries, &keys, &images, granularities, &key_for)
         });
 
         // Gradient descent with momentum and weight decay on all of θ.
-        let gradient =
-            clock::part(Part::Backward, || self.pair.encoder.parameters().gradient(&losses.total));
+        let gradient = profile::part(Part::Backward, || {
+            self.pair.encoder.parameters().gradient(&losses.total)
+        });
         let gradient = self.world.all_reduce_mean(gradient);
-        let descent = Descent {
-            learning_rate,
-            momentum: config.sgd_momentum,
-            weight_decay: config.weight_decay,
-        };
-        clock::part(Part::Descent, || {
-            self.pair.encoder.parameters_mut().descend(.., &self.velocity, &gradient, descent);
+        let sgd =
+            Sgd { learning_rate, momentum: config.sgd_momentum, weight_decay: config.weight_decay };
+        profile::part(Part::Optimiser, || {
+            self.pair.encoder.parameters_mut().descend(.., &self.velocity, &gradient, sgd);
         });
 
         let keys = self.world.all_gather(keys);

@@ -5,45 +5,40 @@
 //! from the seed and from where in the run they are made, never from what happened before, so a
 //! run that was killed goes on from its last checkpoint to the same bits.
 
-mod config;
-mod event;
+mod conv_plan;
 mod maximization;
 pub mod measure;
 pub(crate) mod run_folder;
-mod tuning;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use protonce_kmeans::normalised_mutual_information;
+use protonce_run::{
+    Config, ConfigError, Event, Method, Observer, PrecisionChoice, Progress, Shuffle, Task, Tune,
+};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
-pub use config::{
-    Auto, Clusters, Config, ConfigError, Expectation, Method, PrecisionChoice, Schedule, Shuffle,
-    Stats, Tune,
-};
-pub use event::{Event, Measures, Notice, Observer, Work};
 pub use run_folder::{
     NamedTensors, RunError, RunFolder, data_fingerprint, prototype_files, read_events, write_file,
     write_tensors,
 };
 
-use protonce_images::data::Dataset;
-use crate::encoder::convolution::{Choices, Ways};
+use crate::encoder::convolution::{ConvAlgorithms, ConvPlan};
 use crate::encoder::{EncoderError, Output, Precision, extract};
 use crate::prototypes::{
-    ConcentrationOptions, KMeans, Metric, Points, PrototypeError, Prototypes, Quality,
+    ConcentrationOptions, KMeans, Metric, Points, PrototypeError, Prototypes, quality,
 };
-use crate::transfer::{
-    Knn, TransferError, common_labels, knn_accuracy, normalised_mutual_information,
-};
-use protonce_images::views::{Loader, LoaderError, Unreadable};
+use crate::transfer::{Knn, TransferError, common_labels, knn_accuracy};
 use crate::world::World;
 use maximization::{Sums, Trainer};
+use protonce_images::data::Dataset;
+use protonce_images::views::{Loader, LoaderError, Unreadable};
 use run_folder::Position;
 
 /// What can stop a run.
@@ -195,7 +190,7 @@ pub fn pretrain(
             }
             loader.recycle(batch);
             run.step += 1;
-            run.progress(Work::Training, run.step, batches.len());
+            run.progress(Task::Training, run.step, batches.len());
             let last = run.step == batches.len();
             if last || run.step % config.log_every == 0 {
                 run.log(epoch, batches.len(), learning_rate, &mut watch, &loader)?;
@@ -302,19 +297,19 @@ impl<'a, 'b> Run<'a, 'b> {
         let evaluation = Evaluation::open(config)?;
         let fingerprint = dataset.fingerprint();
         let mut trainer = Trainer::new(config, dataset.len(), device, world);
-        let (folder, checkpoint, choices) = match start {
+        let (folder, checkpoint, conv_plan) = match start {
             Start::Fresh => {
                 RunFolder::vacant(out)?;
-                let choices = choices(config, &trainer, observer);
-                (RunFolder::create(out, config, &choices)?, None, choices)
+                let conv_plan = conv_plan(config, &trainer, observer);
+                (RunFolder::create(out, config, &conv_plan)?, None, conv_plan)
             }
             Start::Resume => {
                 let (folder, checkpoint) = RunFolder::resume(out)?;
-                let choices = folder.choices()?;
-                (folder, checkpoint, choices)
+                let conv_plan = folder.conv_plan()?;
+                (folder, checkpoint, conv_plan)
             }
         };
-        trainer.set_choices(choices);
+        trainer.set_conv_plan(conv_plan);
         let mut run = Run {
             trainer,
             config,
@@ -381,7 +376,7 @@ impl<'a, 'b> Run<'a, 'b> {
                 &self.trainer.world,
                 &mut |done, total| {
                     let (done, total) = (m * total + done, clusters.len() * total);
-                    observer(Notice::Progress { work: Work::Clustering, done, total });
+                    observer(Progress::Task { task: Task::Clustering, done, total });
                 },
             )?;
             let granularity = Prototypes::new(&clustering, &images, self.dataset.len(), options);
@@ -389,7 +384,7 @@ impl<'a, 'b> Run<'a, 'b> {
                 let now = Vec::<i64>::try_from(&clustering.assignment);
                 normalised_mutual_information(before, &now.unwrap_or_default())
             });
-            granularities.push(Quality::new(&clustering, &granularity.concentration, agreement));
+            granularities.push(quality(&clustering, &granularity.concentration, agreement));
             prototypes.push(granularity);
         }
         self.folder.save_prototypes(&expectation_name(epoch), &named_prototypes(&prototypes))?;
@@ -435,7 +430,7 @@ impl<'a, 'b> Run<'a, 'b> {
                 &self.trainer.pair.momentum_encoder,
                 &mut loader,
                 Output::Embeddings,
-                &mut |done| observer(Notice::Progress { work: Work::Embedding, done, total }),
+                &mut |done| observer(Progress::Task { task: Task::Embedding, done, total }),
             )?;
             self.note_unreadable(&embedded.unreadable)?;
             let rows = Tensor::from_slice(&embedded.images).to_device(self.device);
@@ -484,7 +479,7 @@ impl<'a, 'b> Run<'a, 'b> {
             readable,
             self.config.seed,
             epoch as u64,
-            self.config.threads_of_loader(self.device),
+            self.config.threads_of_loader(self.device.is_cuda()),
         )?)
     }
 
@@ -495,7 +490,12 @@ impl<'a, 'b> Run<'a, 'b> {
     ) -> Result<Loader, LoaderError> {
         let batches = images.chunks(self.config.batch_size).map(<[usize]>::to_vec).collect();
         let views = self.config.views.clone();
-        Loader::evaluation(dataset, views, batches, self.config.threads_of_loader(self.device))
+        Loader::evaluation(
+            dataset,
+            views,
+            batches,
+            self.config.threads_of_loader(self.device.is_cuda()),
+        )
     }
 
     /// Names images that turned out unreadable, and stops the run when they are too many.
@@ -616,7 +616,7 @@ impl<'a, 'b> Run<'a, 'b> {
         let observer = &mut *self.observer;
         let extracted =
             extract(&self.trainer.pair.encoder, &mut loader, Output::Features, &mut |done| {
-                observer(Notice::Progress { work: Work::Features, done, total });
+                observer(Progress::Task { task: Task::Features, done, total });
             })?;
         let labels: Vec<i64> =
             extracted.images.iter().map(|&image| labels[image as usize]).collect();
@@ -646,12 +646,12 @@ impl<'a, 'b> Run<'a, 'b> {
 
     fn event(&mut self, event: Event) -> Result<(), PretrainError> {
         self.folder.record(&event)?;
-        (self.observer)(Notice::Event(&event));
+        (self.observer)(Progress::Event(&event));
         Ok(())
     }
 
-    fn progress(&mut self, work: Work, done: usize, total: usize) {
-        (self.observer)(Notice::Progress { work, done, total });
+    fn progress(&mut self, task: Task, done: usize, total: usize) {
+        (self.observer)(Progress::Task { task, done, total });
     }
 }
 
@@ -665,28 +665,28 @@ fn precision(config: &Config, device: Device) -> Precision {
 }
 
 /// The ways of convolving for a run that begins; none chosen where the usual ones are asked for.
-fn choices(config: &Config, trainer: &Trainer, observer: &mut Observer) -> Choices {
+fn conv_plan(config: &Config, trainer: &Trainer, observer: &mut Observer) -> ConvPlan {
     let measured = match config.tune {
         Tune::Auto => trainer.pair.encoder.precision() == Precision::BFloat16,
         Tune::On => true,
         Tune::Off => false,
     };
     if !measured || trainer.device() != Device::Cpu {
-        return Choices::default();
+        return ConvPlan::default();
     }
     let images = (config.batch_size as i64 + config.bn_splits - 1) / config.bn_splits;
     let shapes = trainer.pair.encoder.convolutions(images, config.views.image_size as i64);
-    let (choices, remarks) = tuning::fastest(
+    let (conv_plan, remarks) = conv_plan::fastest(
         &shapes,
-        &tuning::processor(),
-        tuning::cache_file().as_deref(),
-        &mut Ways::measured,
-        &mut |done, total| observer(Notice::Progress { work: Work::Tuning, done, total }),
+        &conv_plan::processor(),
+        conv_plan::cache_file().as_deref(),
+        &mut ConvAlgorithms::measured,
+        &mut |done, total| observer(Progress::Task { task: Task::Tuning, done, total }),
     );
     for remark in &remarks {
-        observer(Notice::Remark(remark));
+        observer(Progress::Warning(remark));
     }
-    choices
+    conv_plan
 }
 
 /// Refuses what could only fail later.

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use super::config::Config;
-use super::event::Event;
+use crate::encoder::convolution::ConvPlan;
 use protonce_disk::{self as disk, sync_folder};
-use crate::encoder::EncoderConfig;
-use crate::encoder::convolution::Choices;
 use protonce_images::views::{Unreadable, ViewConfig};
+use protonce_run::Config;
+use protonce_run::EncoderConfig;
+use protonce_run::Event;
 
 /// What can go wrong with a run folder.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +135,11 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it does, or cannot be written.
-    pub fn create(path: &Path, config: &Config, choices: &Choices) -> Result<RunFolder, RunError> {
+    pub fn create(
+        path: &Path,
+        config: &Config,
+        conv_plan: &ConvPlan,
+    ) -> Result<RunFolder, RunError> {
         RunFolder::vacant(path)?;
         let settings = path.join("config.toml");
         for folder in [path.to_owned(), path.join("checkpoints"), path.join("prototypes")] {
@@ -144,7 +148,7 @@ impl RunFolder {
         let events = open_events(path)?;
         events.set_len(0).map_err(write_error(path))?;
         let file = path.join(CHOICES);
-        let text = serde_json::to_vec_pretty(choices).map_err(read_error(&file))?;
+        let text = serde_json::to_vec_pretty(conv_plan).map_err(read_error(&file))?;
         write_file(&file, &text)?;
         let text = toml::to_string(config).map_err(read_error(&settings))?;
         // Last: a folder with settings is a run.
@@ -180,11 +184,11 @@ impl RunFolder {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn choices(&self) -> Result<Choices, RunError> {
+    pub fn conv_plan(&self) -> Result<ConvPlan, RunError> {
         let file = self.path.join(CHOICES);
         match fs::read(&file) {
             // A run from before there were any.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Choices::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ConvPlan::default()),
             text => {
                 serde_json::from_slice(&text.map_err(read_error(&file))?).map_err(read_error(&file))
             }

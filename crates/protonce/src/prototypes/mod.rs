@@ -15,7 +15,7 @@ pub use concentration::concentration;
 pub use kmeans::{Clustering, Iteration, KMeans, Metric, Start};
 pub use nearest::squared_distance;
 pub use points::Points;
-pub use quality::{Quality, medoids, silhouette};
+pub use quality::{medoids, quality, silhouette};
 
 use tch::{Device, Kind, Tensor};
 

@@ -10,8 +10,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::nearest::{self, Assignment, Coded, Coding, Effort, RowCodes, Rows, Search};
 use super::{Metric, PrototypeError};
-use protonce_simd::multiversion;
 use crate::world::World;
+use protonce_simd::multiversion;
 
 /// Rows that are fit to be clustered: float32 [count, dim].
 pub struct Points<'a>(Place<'a>);
@@ -312,7 +312,7 @@ impl Sums {
         self.nearest.clear();
         self.nearest.extend_from_slice(nearest);
         // The rows of each cluster, cluster after cluster.
-        let mut ends = vec![0; clusters];
+        let mut ends = vec![0u32; clusters];
         for &cluster in nearest {
             ends[cluster as usize] += 1;
         }

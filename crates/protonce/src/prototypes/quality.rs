@@ -1,86 +1,16 @@
 //! Whether a clustering is worth training on, in numbers that can be watched.
 
-use serde::{Deserialize, Serialize};
+use protonce_kmeans::Quality;
 use tch::Tensor;
 
 use super::{Clustering, Metric, Points, PrototypeError, squared_distance};
 
-/// One granularity in numbers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Quality {
-    /// Clusters.
-    pub clusters: i64,
-    /// Mean squared distance of an embedding to its centroid.
-    pub objective: f64,
-    /// Clusters without an image.
-    pub empty: i64,
-    /// Clusters of one image.
-    pub singletons: i64,
-    /// Images of the largest cluster.
-    pub largest: i64,
-    /// How many clusters have 1, 2 to 3, 4 to 7, … images: the entry at i counts sizes from 2^i on.
-    pub sizes: Vec<i64>,
-    /// Least and largest concentration.
-    pub concentration: [f64; 2],
-    /// Normalised mutual information with the clusters of the E-step before: 1 where nothing changed.
-    /// None where there was none.
-    pub agreement: Option<f64>,
-    /// What is wrong with it, in a sentence.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub warning: Option<String>,
-}
-
-impl Quality {
-    /// Of a clustering and the concentrations of its clusters, float32 [clusters].
-    pub fn new(clustering: &Clustering, concentration: &Tensor, agreement: Option<f64>) -> Quality {
-        let clusters = clustering.centroids.size()[0];
-        let sizes = clustering.assignment.bincount(None::<&Tensor>, clusters);
-        let sizes = Vec::<i64>::try_from(&sizes).unwrap_or_default();
-        let images: i64 = sizes.iter().sum();
-        let largest = sizes.iter().copied().max().unwrap_or(0);
-        let mut histogram = vec![0; largest.checked_ilog2().map_or(0, |last| last as usize + 1)];
-        for place in sizes.iter().filter_map(|size| size.checked_ilog2()) {
-            histogram[place as usize] += 1;
-        }
-        let of = |size: i64| sizes.iter().filter(|&&found| found == size).count() as i64;
-        let mut quality = Quality {
-            clusters,
-            objective: clustering.objective / images.max(1) as f64,
-            empty: of(0),
-            singletons: of(1),
-            largest,
-            sizes: histogram,
-            concentration: [
-                concentration.min().double_value(&[]),
-                concentration.max().double_value(&[]),
-            ],
-            agreement,
-            warning: None,
-        };
-        quality.warning = quality.find_fault(images);
-        quality
-    }
-
-    fn find_fault(&self, images: i64) -> Option<String> {
-        let Quality { clusters, objective, empty, singletons, largest, .. } = self;
-        if images > *clusters && *objective < 1e-7 {
-            return Some(format!(
-                "the embeddings of {clusters} prototypes are nearly equal (mean squared distance {objective:.1e}): the encoder has collapsed, try a lower --lr or a longer --warmup-epochs"
-            ));
-        }
-        if *clusters >= 8 && *largest > images / 2 {
-            return Some(format!(
-                "one of {clusters} prototypes has {largest} of {images} images: the encoder is collapsing, try a lower --lr or a longer --warmup-epochs"
-            ));
-        }
-        if 2 * (empty + singletons) > *clusters && images > 2 * clusters {
-            return Some(format!(
-                "{} of {clusters} prototypes have at most one image: ask for fewer --clusters",
-                empty + singletons
-            ));
-        }
-        None
-    }
+/// [`Quality`] of a clustering and the concentrations of its clusters, float32 [clusters].
+pub fn quality(clustering: &Clustering, concentration: &Tensor, agreement: Option<f64>) -> Quality {
+    let clusters = clustering.centroids.size()[0] as usize;
+    let assignment = Vec::<i64>::try_from(&clustering.assignment).unwrap_or_default();
+    let concentration = Vec::<f32>::try_from(concentration).unwrap_or_default();
+    Quality::new(&assignment, clusters, clustering.objective, &concentration, agreement)
 }
 
 /// The row nearest to each centroid: int64 [clusters], −1 for an empty cluster.

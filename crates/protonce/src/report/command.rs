@@ -2,7 +2,7 @@
 
 use toml::{Table, Value};
 
-use crate::pretrain::{Config, ConfigError};
+use protonce_run::{Config, ConfigError};
 
 /// The `protonce pretrain` command of these settings: the preset that is nearest to them, and a flag
 /// for every setting that differs from it.

@@ -95,7 +95,7 @@ pub enum ReportError {
     Run(#[from] crate::pretrain::RunError),
     /// The run's settings.
     #[error(transparent)]
-    Config(#[from] crate::pretrain::ConfigError),
+    Config(#[from] protonce_run::ConfigError),
     /// The images that were asked for.
     #[error(transparent)]
     Data(#[from] protonce_images::data::DataError),

@@ -9,7 +9,7 @@ use safetensors::tensor::Dtype;
 use super::ReportError;
 use super::tensors::TensorFile;
 use crate::pretrain::prototype_files;
-use crate::transfer::normalised_mutual_information;
+use protonce_kmeans::normalised_mutual_information;
 
 /// For each granularity, the cosine similarity of every image to its prototype; NaN without an
 /// embedding.

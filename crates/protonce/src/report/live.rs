@@ -25,7 +25,7 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
 use super::ReportError;
-use super::discovery::{Discovered, Limits, discover};
+use super::analysis::{Discovered, Limits, discover};
 use super::history::{Change, History, Log, Place, Update};
 use super::page::{Source, live_page, nonce, policy};
 use super::thumbnails::{jpeg, thumbnail};
@@ -66,7 +66,7 @@ struct Served {
 struct ServedRun {
     source: Source,
     history: Mutex<History>,
-    discovery: Mutex<Made>,
+    analysis: Mutex<Made>,
 }
 
 /// The newest discovery of a run.
@@ -90,8 +90,8 @@ pub fn serve(options: ServeOptions, ready: impl FnOnce(SocketAddr)) -> Result<()
     for run in &options.runs {
         let source = Source::open(run, options.data.as_deref())?;
         source.view()?;
-        let (history, discovery) = (Mutex::default(), Mutex::default());
-        runs.push(ServedRun { source, history, discovery });
+        let (history, analysis) = (Mutex::default(), Mutex::default());
+        runs.push(ServedRun { source, history, analysis });
     }
     let served = Arc::new(Served {
         runs,
@@ -123,7 +123,7 @@ fn routes(served: Arc<Served>) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/events", get(events))
-        .route("/runs/{run}/discovery", get(discovery))
+        .route("/runs/{run}/analysis", get(analysis))
         .route("/runs/{run}/images/{image}", get(image))
         .fallback(|| async { StatusCode::NOT_FOUND })
         .layer(from_fn(with_safe_headers))
@@ -189,7 +189,7 @@ struct News<'a> {
     run: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     history: Option<Update<'a>>,
-    discovery: u64,
+    analysis: u64,
     problem: Option<String>,
 }
 
@@ -206,7 +206,7 @@ impl Reader {
         let mut messages = Vec::new();
         for (number, (run, place)) in self.served.runs.iter().zip(&mut self.places).enumerate() {
             let history = lock(&run.history);
-            let made = lock(&run.discovery);
+            let made = lock(&run.analysis);
             let (points, version, problem) = &*place;
             let end = history.end();
             if *points == Some(end) && *version == made.version && *problem == made.problem {
@@ -216,7 +216,7 @@ impl Reader {
             let news = News {
                 run: number,
                 history: (*points != Some(end)).then_some(update),
-                discovery: made.version,
+                analysis: made.version,
                 problem: made.problem.clone(),
             };
             // Numbers and text always have a JSON form.
@@ -248,9 +248,9 @@ async fn events(
     Sse::new(stream).keep_alive(KeepAlive::default())
 }
 
-async fn discovery(State(served): State<Arc<Served>>, AxumPath(run): AxumPath<String>) -> Response {
+async fn analysis(State(served): State<Arc<Served>>, AxumPath(run): AxumPath<String>) -> Response {
     let run = run.parse().ok().and_then(|run: usize| served.runs.get(run));
-    let json = run.map(|run| lock(&run.discovery).json.clone()).filter(|json| !json.is_empty());
+    let json = run.map(|run| lock(&run.analysis).json.clone()).filter(|json| !json.is_empty());
     match json {
         Some(json) => {
             let headers =
@@ -336,12 +336,12 @@ fn make_discoveries(served: &Served, map: usize) {
             };
             let json = match found {
                 Ok(None) => continue,
-                Ok(Some(Discovered { discovery, .. })) => {
-                    serde_json::to_vec(&discovery).map_err(|error| error.to_string())
+                Ok(Some(Discovered { analysis, .. })) => {
+                    serde_json::to_vec(&analysis).map_err(|error| error.to_string())
                 }
                 Err(problem) => Err(problem),
             };
-            let mut kept = lock(&run.discovery);
+            let mut kept = lock(&run.analysis);
             match json {
                 Ok(json) => {
                     let version = kept.version + 1;

@@ -8,10 +8,10 @@
 //! Nothing here needs a display, an installed font or a network, and nothing grows without bound
 //! with the run: logs are summed up, images sampled, and the page says so.
 
+mod analysis;
 mod canvas;
 mod cluster_choice;
 mod command;
-mod discovery;
 mod error;
 mod expectation;
 mod history;
@@ -25,8 +25,8 @@ mod tensorboard;
 mod tensors;
 mod thumbnails;
 
+pub use analysis::ReportWork;
 pub use cluster_choice::{Choice, cluster_choice};
-pub use discovery::ReportWork;
 pub use error::ReportError;
 pub use live::{ServeOptions, serve};
 pub use neighbour_grid::{Neighbours, Shown, neighbour_grid};

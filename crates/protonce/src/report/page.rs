@@ -16,13 +16,14 @@ use rand::RngExt;
 use serde::Serialize;
 
 use super::ReportError;
+use super::analysis::{Analysis, Discovered, Limits, ReportWork, discover};
 use super::command::{command, text};
-use super::discovery::{Discovered, Discovery, Limits, ReportWork, discover};
 use super::history::{History, Place, Update};
 use super::save::save;
 use super::thumbnails::{SHEET, sheets, side_for};
+use crate::pretrain::{RunFolder, data_fingerprint};
 use protonce_images::data::Dataset;
-use crate::pretrain::{Config, Method, RunFolder, data_fingerprint};
+use protonce_run::{Config, Method};
 
 const HTML: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/style.css");
@@ -152,7 +153,7 @@ struct RunContent<'a> {
     #[serde(flatten)]
     view: RunView,
     history: Option<Update<'a>>,
-    discovery: Option<Discovery>,
+    analysis: Option<Analysis>,
     thumbnails: Option<Thumbnails>,
 }
 
@@ -186,8 +187,8 @@ pub fn write_report(
         Method::Pcl => discover(run, source.dataset.as_ref(), limits, progress)?,
         Method::Moco => None,
     };
-    let (discovery, wanted) = match discovered {
-        Some(Discovered { discovery, wanted }) => (Some(discovery), wanted),
+    let (analysis, wanted) = match discovered {
+        Some(Discovered { analysis, wanted }) => (Some(analysis), wanted),
         None => (None, Vec::new()),
     };
     let (mut drawn, mut thumbnails) = (Vec::new(), None);
@@ -201,11 +202,11 @@ pub fn write_report(
         drawn = done.sheets;
     }
     let (update, _) = history.since(Place::default());
-    let summary_map = discovery.as_ref().map_or(0, Discovery::mapped);
+    let summary_map = analysis.as_ref().map_or(0, Analysis::mapped);
     let tiles = thumbnails.as_ref().map_or(0, |thumbnails| thumbnails.tiles);
     let content = content(
         false,
-        vec![RunContent { view: source.view()?, history: Some(update), discovery, thumbnails }],
+        vec![RunContent { view: source.view()?, history: Some(update), analysis, thumbnails }],
     );
     let page = page(&content, &drawn, &nonce())?;
     save(out, page.as_bytes())?;
@@ -223,7 +224,7 @@ pub(super) fn live_page(views: Vec<RunView>, nonce: &str) -> Result<String, Repo
     let runs = views.into_iter().map(|view| RunContent {
         view,
         history: None,
-        discovery: None,
+        analysis: None,
         thumbnails: None,
     });
     page(&content(true, runs.collect()), &[], nonce)

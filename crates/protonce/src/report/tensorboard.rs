@@ -18,8 +18,9 @@ use super::expectation::Expectation;
 use super::history::History;
 use super::prototype_grid::{Labels, PrototypeGrid, prototype_grid};
 use super::thumbnails::pixels;
+use crate::pretrain::prototype_files;
 use protonce_images::data::Dataset;
-use crate::pretrain::{Event, Measures, prototype_files};
+use protonce_run::{Event, Measures};
 
 /// Writes what happens in a run for TensorBoard: `tensorboard --logdir RUN`.
 ///

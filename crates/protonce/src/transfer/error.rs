@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use protonce_images::data::DataError;
 use crate::encoder::EncoderError;
+use protonce_images::data::DataError;
 use protonce_images::views::LoaderError;
 
 /// An evaluation that cannot be made.

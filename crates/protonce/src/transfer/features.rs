@@ -14,11 +14,12 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use super::TransferError;
-use protonce_images::data::Dataset;
-use protonce_disk as disk;
-use crate::encoder::{Encoder, EncoderConfig, EncoderError, Extracted, Output, Precision, extract};
-use protonce_images::views::{Loader, Unreadable, ViewConfig};
+use crate::encoder::{Encoder, EncoderError, Extracted, Output, Precision, extract};
 use crate::weights::Weights;
+use protonce_disk as disk;
+use protonce_images::data::Dataset;
+use protonce_images::views::{Loader, Unreadable, ViewConfig};
+use protonce_run::EncoderConfig;
 
 /// An encoder whose weights no longer change, with the size and normalisation of the images it wants.
 pub struct FrozenEncoder {

@@ -169,7 +169,7 @@ impl Logistic {
         let mut pairs: VecDeque<Pair> = VecDeque::new();
         let mut converged = false;
         for _ in 0..self.max_steps {
-            let direction = descent(&gradient, &pairs);
+            let direction = sgd(&gradient, &pairs);
             let slope = dot(&direction, &gradient);
             // Half the slope is what the step gains where the objective is quadratic.
             converged = -slope / 2.0 < self.tolerance;
@@ -246,7 +246,7 @@ struct Pair {
 
 /// −H⁻¹ · gradient with the inverse curvature H⁻¹ that `pairs` tell of: the two-loop recursion
 /// (Nocedal & Wright, algorithm 7.4).
-fn descent(gradient: &[f64], pairs: &VecDeque<Pair>) -> Vec<f64> {
+fn sgd(gradient: &[f64], pairs: &VecDeque<Pair>) -> Vec<f64> {
     let mut direction: Vec<f64> = gradient.iter().map(|g| -g).collect();
     let mut shares = Vec::with_capacity(pairs.len());
     for pair in pairs.iter().rev() {

@@ -7,10 +7,10 @@ use protonce_pth::Value as PthValue;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::encoder::EncoderConfig;
 use crate::pretrain::run_folder::Position;
 use crate::pretrain::{RunFolder, read_events};
 use protonce_images::views::ViewConfig;
+use protonce_run::EncoderConfig;
 
 /// Where weights come from. Whatever is not known is left out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -12,9 +12,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::recognise::detectron2_name;
 use super::{Card, Weights, WeightsError, checksum, onnx};
-use crate::encoder::{EncoderConfig, Head, Stem};
 use crate::pretrain::run_folder::{self, NamedTensors};
 use protonce_images::views::ViewConfig;
+use protonce_run::{EncoderConfig, Head, Stem};
 
 /// A tool that reads what is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,10 +26,11 @@ pub use compare::{Change, Difference, checksum, diff};
 pub use export::{Export, Exported, Target, export};
 pub use recognise::{Recognised, recognise};
 
-use crate::encoder::{Encoder, EncoderConfig, EncoderError, Head, Precision, Stem};
+use crate::encoder::{Encoder, EncoderError, Precision};
 use crate::pretrain::RunError;
 use crate::pretrain::run_folder::{self, NamedTensors};
 use protonce_images::views::{Recipe, ViewConfig};
+use protonce_run::{EncoderConfig, Head, Stem};
 
 /// Why weights cannot be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -10,8 +10,9 @@ use prost::Message;
 use tch::{Device, Kind, Tensor};
 
 use super::export::{Metadata, bytes};
-use crate::encoder::{EncoderConfig, Head, Stem};
+use crate::encoder::Plan;
 use crate::pretrain::run_folder::NamedTensors;
+use protonce_run::{EncoderConfig, Head, Stem};
 
 #[derive(Clone, PartialEq, Message)]
 struct ModelProto {
@@ -298,7 +299,7 @@ impl Graph<'_> {
 
     /// images → features and embedding.
     fn encoder(&mut self, config: &EncoderConfig) -> io::Result<()> {
-        let plan = config.arch.plan();
+        let plan = Plan::of(config.arch);
         let stem_stride = match config.stem {
             Stem::ImageNet => 2,
             Stem::Small => 1,
@@ -376,9 +377,10 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::encoder::{Architecture, Encoder, Precision};
-    use protonce_images::views::ViewConfig;
+    use crate::encoder::{Encoder, Precision};
     use crate::weights::Card;
+    use protonce_images::views::ViewConfig;
+    use protonce_run::Architecture;
 
     fn model(arch: Architecture, stem: Stem, head: Head, fold: bool) -> ModelProto {
         let dim = if head == Head::None { arch.width() } else { 16 };

@@ -1,6 +1,7 @@
 //! Which ResNet a state dict holds, told by the names and shapes of its tensors.
 
-use crate::encoder::{Architecture, EncoderConfig, Head, Stem};
+use crate::encoder::Plan;
+use protonce_run::{Architecture, EncoderConfig, Head, Stem};
 
 /// An encoder found among named tensors.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,8 +113,8 @@ fn architecture<'a>(shape: &impl Fn(&str) -> Option<&'a [i64]>) -> Result<Archit
     });
     let bottleneck = shape("layer1.0.conv3.weight").is_some();
     let middle = shape("layer1.0.conv2.weight").unwrap_or_default();
-    let known = Architecture::ALL.into_iter().find(|arch| {
-        let plan = arch.plan();
+    let known = Architecture::ALL.into_iter().find(|&arch| {
+        let plan = Plan::of(arch);
         let inner = plan.group_width * plan.groups;
         plan.depth == depth
             && plan.bottleneck == bottleneck
@@ -148,7 +149,7 @@ fn head<'a>(shape: &impl Fn(&str) -> Option<&'a [i64]>, arch: Architecture) -> (
 
 /// Whether torchvision's ResNet with this head has a tensor of this name.
 fn belongs(name: &str, encoder: &EncoderConfig) -> bool {
-    let plan = encoder.arch.plan();
+    let plan = Plan::of(encoder.arch);
     let normalisation = |rest: &str| {
         matches!(rest, "weight" | "bias" | "running_mean" | "running_var" | "num_batches_tracked")
     };

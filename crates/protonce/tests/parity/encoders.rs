@@ -3,7 +3,8 @@
 //! `fixtures/encoders.py` builds the same networks in torchvision, fills them with the same numbers
 //! and writes a few of the features it gets to `fixtures/encoders.json`.
 
-use protonce::encoder::{Architecture, Encoder, EncoderConfig, Mode, Precision};
+use protonce::encoder::{BatchStats, Encoder, Precision};
+use protonce_run::{Architecture, EncoderConfig};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -65,10 +66,10 @@ fn features_and_embeddings_are_torchvisions() {
         // networks' features in training say nothing; their running statistics below do.
         let deep = matches!(config.arch, Architecture::ResNet101 | Architecture::ResNet152);
         let train_tolerance = if deep { f64::INFINITY } else { 1e-3 };
-        for (mode, name, tolerance) in
-            [(Mode::Evaluate, "evaluate", 2e-5), (Mode::Train, "train", train_tolerance)]
+        for (stats, name, tolerance) in
+            [(BatchStats::Running, "evaluate", 2e-5), (BatchStats::Batch, "train", train_tolerance)]
         {
-            let features = encoder.features(&images, mode);
+            let features = encoder.features(&images, stats);
             let embeddings = encoder.project(&features);
             for (rows, kind) in [(features, "features"), (embeddings, "embeddings")] {
                 let expected: Vec<f32> = serde_json::from_value(case[name][kind].clone()).unwrap();

@@ -1,13 +1,14 @@
 //! The method's arithmetic against the published code, faiss and a reference kNN.
 
-use protonce::contrast::{Duplicates, info_nce, proto_nce};
+use protonce::contrast::{info_nce, proto_nce};
 use protonce::encoder::normalise_rows;
-use protonce::pretrain::Config;
 use protonce::prototypes::{
     ConcentrationOptions, KMeans, Metric, Points, Prototypes, concentration,
 };
 use protonce::transfer::{Knn, Rows, Svm, average_precision, knn_accuracy};
 use protonce::world::World;
+use protonce_run::Config;
+use protonce_run::Duplicates;
 use tch::{Kind, Tensor};
 
 use crate::fixtures::{Tensors, load};

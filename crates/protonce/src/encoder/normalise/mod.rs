@@ -21,9 +21,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use tch::{Device, Kind, Tensor};
 
 use super::autograd::{differentiable, gradients_wanted, parallel_for};
-use super::layers::Mode;
+use super::layers::BatchStats;
 use super::memory::{BFloat16, Element, elements, elements_mut};
-use crate::clock::{self, Kernel};
+use crate::profile::{self, Kernel};
 use kernels::Line;
 
 /// What follows a normalisation.
@@ -110,7 +110,7 @@ pub fn normalise(
     norm: &BatchNorm<'_>,
     residual: Option<&Tensor>,
     activation: Activation,
-    mode: Mode,
+    stats: BatchStats,
 ) -> Normalised {
     let mut inputs = vec![&x, norm.weight, norm.bias];
     inputs.extend(residual);
@@ -119,11 +119,11 @@ pub fn normalise(
     let ours = x.device() == Device::Cpu
         && x.dim() == 4
         && x.numel() > 0
-        && (mode == Mode::Train || keep == Keep::Output);
-    clock::kernel(Kernel::Normalisation, 0.0, || match x.kind() {
-        Kind::Float if ours => fused::<f32>(x, norm, residual, activation, mode, keep),
-        Kind::BFloat16 if ours => fused::<BFloat16>(x, norm, residual, activation, mode, keep),
-        _ => Normalised { tensor: by_libtorch(&x, norm, residual, activation, mode), again: None },
+        && (stats == BatchStats::Batch || keep == Keep::Output);
+    profile::kernel(Kernel::Normalisation, 0.0, || match x.kind() {
+        Kind::Float if ours => fused::<f32>(x, norm, residual, activation, stats, keep),
+        Kind::BFloat16 if ours => fused::<BFloat16>(x, norm, residual, activation, stats, keep),
+        _ => Normalised { tensor: by_libtorch(&x, norm, residual, activation, stats), again: None },
     })
 }
 
@@ -132,14 +132,14 @@ fn by_libtorch(
     norm: &BatchNorm<'_>,
     residual: Option<&Tensor>,
     activation: Activation,
-    mode: Mode,
+    stats: BatchStats,
 ) -> Tensor {
     let mut y = x.batch_norm(
         Some(norm.weight),
         Some(norm.bias),
         Some(norm.running_mean),
         Some(norm.running_var),
-        mode == Mode::Train,
+        stats == BatchStats::Batch,
         MOMENTUM,
         EPSILON,
         true,
@@ -160,12 +160,12 @@ fn fused<T: Element>(
     norm: &BatchNorm<'_>,
     residual: Option<&Tensor>,
     activation: Activation,
-    mode: Mode,
+    stats: BatchStats,
     keep: Keep,
 ) -> Normalised {
     let (y, backward) = tch::no_grad(|| {
         let rows = channels_last::<T>(&x.detach());
-        forward::<T>(rows, norm, residual, activation, mode, keep)
+        forward::<T>(rows, norm, residual, activation, stats, keep)
     });
     if keep == Keep::Output {
         return Normalised { tensor: y, again: None };
@@ -179,7 +179,7 @@ fn fused<T: Element>(
     let mut inputs = vec![&x, norm.weight, norm.bias];
     inputs.extend(residual);
     let tensor = differentiable(y, &inputs, move |gradient| {
-        clock::kernel(Kernel::NormalisationGradient, 0.0, || backward.run::<T>(gradient))
+        profile::kernel(Kernel::NormalisationGradient, 0.0, || backward.run::<T>(gradient))
     });
     Normalised { tensor, again }
 }
@@ -200,19 +200,19 @@ fn forward<T: Element>(
     norm: &BatchNorm<'_>,
     residual: Option<&Tensor>,
     activation: Activation,
-    mode: Mode,
+    stats: BatchStats,
     keep: Keep,
 ) -> (Tensor, Backward) {
     let cut = Cut::new(&rows);
     let weight = per_channel(norm.weight, &cut);
     let bias = per_channel(norm.bias, &cut);
-    let statistics = match mode {
-        Mode::Train => {
+    let statistics = match stats {
+        BatchStats::Batch => {
             let statistics = Statistics::of::<T>(elements(&rows), &cut);
             statistics.move_running(norm, &cut);
             statistics
         }
-        Mode::Evaluate => Statistics::running(norm, &cut),
+        BatchStats::Running => Statistics::running(norm, &cut),
     };
 
     let residual = residual.map(|residual| {

@@ -86,12 +86,14 @@ impl Case {
 
     fn ours(&self) -> Outcome {
         self.run(|x, norm, residual| {
-            normalise(x, norm, residual, self.activation, Mode::Train).tensor
+            normalise(x, norm, residual, self.activation, BatchStats::Batch).tensor
         })
     }
 
     fn libtorchs(&self) -> Outcome {
-        self.run(|x, norm, residual| by_libtorch(&x, norm, residual, self.activation, Mode::Train))
+        self.run(|x, norm, residual| {
+            by_libtorch(&x, norm, residual, self.activation, BatchStats::Batch)
+        })
     }
 
     /// The formulas in float64. Which elements a ReLU lets through is taken from `y`: where the
@@ -343,7 +345,8 @@ fn without_gradients_the_result_takes_the_memory_of_the_input() {
             };
             let x = case.x.copy();
             let memory = x.data_ptr();
-            let y = normalise(x, &norm, case.residual.as_ref(), activation, Mode::Train).tensor;
+            let y =
+                normalise(x, &norm, case.residual.as_ref(), activation, BatchStats::Batch).tensor;
             assert_eq!(y.data_ptr(), memory);
             assert!(!y.requires_grad());
             assert_eq!(y, expected);
@@ -365,7 +368,7 @@ fn a_result_without_residual_is_made_again_to_the_bit() {
             };
             let x = case.x.copy().set_requires_grad(true);
             let Normalised { tensor, again } =
-                normalise(x, &norm, case.residual.as_ref(), activation, Mode::Train);
+                normalise(x, &norm, case.residual.as_ref(), activation, BatchStats::Batch);
             assert_eq!(again.is_some(), !residual);
             if let Some(again) = again {
                 assert_eq!(again.make(), tensor.detach());
@@ -389,8 +392,9 @@ fn in_evaluation_the_running_statistics_normalise_and_stay() {
                 running_var: &variance,
             };
             let residual = case.residual.as_ref();
-            let theirs = by_libtorch(&case.x, &norm, residual, activation, Mode::Evaluate);
-            let ours = normalise(case.x.copy(), &norm, residual, activation, Mode::Evaluate).tensor;
+            let theirs = by_libtorch(&case.x, &norm, residual, activation, BatchStats::Running);
+            let ours =
+                normalise(case.x.copy(), &norm, residual, activation, BatchStats::Running).tensor;
             assert_eq!([&mean, &variance], statistics.each_ref());
 
             let [weight, bias, mean, variance] =
@@ -403,7 +407,7 @@ fn in_evaluation_the_running_statistics_normalise_and_stay() {
             };
             let x = case.x.to_kind(Kind::Double);
             let residual = residual.map(|residual| residual.to_kind(Kind::Double));
-            let exact = by_libtorch(&x, &norm, residual.as_ref(), activation, Mode::Evaluate);
+            let exact = by_libtorch(&x, &norm, residual.as_ref(), activation, BatchStats::Running);
             assert!(spread(&ours, &exact) <= 1.5 * spread(&theirs, &exact) + 1e-6);
         }
     }
@@ -495,10 +499,10 @@ fn losses(
 #[test]
 fn a_network_learns_as_with_libtorchs() {
     let ours = losses(50, |x, norm, residual, activation| {
-        normalise(x, norm, residual, activation, Mode::Train).tensor
+        normalise(x, norm, residual, activation, BatchStats::Batch).tensor
     });
     let theirs = losses(50, |x, norm, residual, activation| {
-        by_libtorch(&x, norm, residual, activation, Mode::Train)
+        by_libtorch(&x, norm, residual, activation, BatchStats::Batch)
     });
     assert!(ours[49] < 0.9 * ours[0], "it does not learn: {ours:?}");
     for (step, (ours, theirs)) in zip(&ours, &theirs).enumerate() {

@@ -17,14 +17,15 @@ use tch::{Device, Kind, Tensor};
 pub use images::write_images;
 
 use super::maximization::Trainer;
-use super::{Config, Method, Notice, Observer, PretrainError, Work, choices, tuning};
-use crate::clock::{self, Kernel, Part, PartTime};
-use protonce_images::data::Dataset;
-use crate::encoder::convolution::Choices;
+use super::{PretrainError, conv_plan};
+use crate::encoder::convolution::ConvPlan;
 use crate::encoder::{Precision, normalise_rows};
+use crate::profile::{self, Kernel, Part, PartTime};
 use crate::prototypes::Prototypes;
-use protonce_images::views::{Batch, Loader};
 use crate::world::World;
+use protonce_images::data::Dataset;
+use protonce_images::views::{Batch, Loader};
+use protonce_run::{Config, Method, Observer, Progress, Task};
 
 /// What was measured of a training step. Times are seconds of wall time.
 #[derive(Debug, Clone, Serialize)]
@@ -49,7 +50,7 @@ pub struct StepTimes {
     /// convolutions: what the machine reaches at most, measured.
     pub peak: f64,
     /// The ways of convolving that were chosen.
-    pub convolutions: Choices,
+    pub convolutions: ConvPlan,
     #[serde(skip)]
     device: Device,
 }
@@ -79,8 +80,8 @@ pub fn measure_step(
 ) -> Result<StepTimes, PretrainError> {
     let Steps { warmup, timed } = Steps { timed: steps.timed.max(1), ..steps };
     let mut trainer = Trainer::new(config, dataset.len(), device, World::alone());
-    let convolutions = choices(config, &trainer, observer);
-    trainer.set_choices(convolutions.clone());
+    let convolutions = conv_plan(config, &trainer, observer);
+    trainer.set_conv_plan(convolutions.clone());
     let prototypes = random_prototypes(config, dataset.len(), device);
     let total = 2 * (warmup + timed);
     let mut number = 0;
@@ -89,7 +90,7 @@ pub fn measure_step(
         // Waits for the device.
         let _ = sums.values();
         number += 1;
-        observer(Notice::Progress { work: Work::Training, done: number, total });
+        observer(Progress::Task { task: Task::Training, done: number, total });
     };
 
     let (views, batch) = views_alone(config, dataset, device, warmup + timed)?;
@@ -99,7 +100,7 @@ pub fn measure_step(
     let mut alone: Vec<(f64, BTreeMap<Part, PartTime>)> = Vec::new();
     for _ in 0..timed {
         let start = Instant::now();
-        let ((), parts) = clock::record(device, || step(&mut trainer, &batch));
+        let ((), parts) = profile::record(device, || step(&mut trainer, &batch));
         alone.push((start.elapsed().as_secs_f64(), parts));
     }
     alone.sort_by(|one, other| one.0.total_cmp(&other.0));
@@ -125,7 +126,7 @@ pub fn measure_step(
             Precision::Float32 => "float32",
             Precision::BFloat16 => "bf16",
         },
-        processor: tuning::processor(),
+        processor: conv_plan::processor(),
         step: step_alone,
         parts,
         training,
@@ -169,7 +170,7 @@ impl StepTimes {
         if self.device == Device::Cpu && !tuned && rate < 0.6 * self.peak {
             advice.push(
                 "convolutions stay far below what the processor can do: see whether --tune on \
-                 finds faster ways"
+                 finds faster algorithms"
                     .to_owned(),
             );
         }
@@ -210,7 +211,7 @@ fn loader(
         plan,
         config.seed,
         0,
-        config.threads_of_loader(device),
+        config.threads_of_loader(device.is_cuda()),
     )?)
 }
 

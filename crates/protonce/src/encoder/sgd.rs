@@ -11,7 +11,7 @@ use protonce_simd::multiversion;
 
 /// Stochastic gradient descent with momentum and weight decay, as PyTorch's SGD computes it.
 #[derive(Debug, Clone, Copy)]
-pub struct Descent {
+pub struct Sgd {
     /// η.
     pub learning_rate: f64,
     /// μ, what is kept of the velocity.
@@ -20,7 +20,7 @@ pub struct Descent {
     pub weight_decay: f64,
 }
 
-impl Descent {
+impl Sgd {
     /// v ← μv + (g + λθ), θ ← θ − ηv. All float32 [parameters] on one device.
     pub(super) fn step(&self, theta: &mut Tensor, velocity: &mut Tensor, gradient: &Tensor) {
         let _guard = tch::no_grad_guard();
@@ -45,18 +45,18 @@ impl Descent {
 }
 
 /// θ' ← mθ' + (1 − m)θ. Both float32 [parameters] on one device.
-pub(super) fn follow(follower: &mut Tensor, theta: &Tensor, momentum: f64) {
+pub(super) fn ema_update(average: &mut Tensor, theta: &Tensor, momentum: f64) {
     let _guard = tch::no_grad_guard();
     if theta.device() != Device::Cpu {
-        let _ = follower.lerp_(theta, 1.0 - momentum);
+        let _ = average.lerp_(theta, 1.0 - momentum);
         return;
     }
     let share = (1.0 - momentum) as f32;
     let pieces: Vec<_> =
-        zip(pieces(elements_mut(follower)), elements::<f32>(theta).chunks(PIECE)).collect();
+        zip(pieces(elements_mut(average)), elements::<f32>(theta).chunks(PIECE)).collect();
     parallel_for(pieces.len(), 1, |range| {
-        for (follower, theta) in &pieces[range] {
-            approach(&mut taken(follower), theta, share);
+        for (average, theta) in &pieces[range] {
+            approach(&mut taken(average), theta, share);
         }
     });
 }
@@ -84,9 +84,9 @@ multiversion! {
 }
 
 multiversion! {
-    fn approach(follower: &mut [f32], theta: &[f32], share: f32) {
-        for (follower, theta) in zip(follower, theta) {
-            *follower += share * (theta - *follower);
+    fn approach(average: &mut [f32], theta: &[f32], share: f32) {
+        for (average, theta) in zip(average, theta) {
+            *average += share * (theta - *average);
         }
     }
 }
@@ -109,12 +109,12 @@ mod tests {
 
     #[test]
     fn two_steps_are_those_of_the_formulas() {
-        let descent = Descent { learning_rate: 0.06, momentum: 0.9, weight_decay: 5e-4 };
+        let sgd = Sgd { learning_rate: 0.06, momentum: 0.9, weight_decay: 5e-4 };
         let (mut theta, mut velocity) = (normal(1), normal(2).zeros_like());
         let [mut exact, mut speed] = [&theta, &velocity].map(|x| x.to_kind(Kind::Double));
         for seed in [3, 4] {
             let gradient = normal(seed);
-            descent.step(&mut theta, &mut velocity, &gradient);
+            sgd.step(&mut theta, &mut velocity, &gradient);
             speed = speed * 0.9 + gradient.to_kind(Kind::Double) + &exact * 5e-4;
             exact -= &speed * 0.06;
             assert_close(&velocity, &speed);
@@ -124,9 +124,9 @@ mod tests {
 
     #[test]
     fn a_follower_takes_its_share() {
-        let (mut follower, theta) = (normal(1), normal(2));
-        let [before, target] = [&follower, &theta].map(|x| x.to_kind(Kind::Double));
-        follow(&mut follower, &theta, 0.99);
-        assert_close(&follower, &(before * 0.99 + target * 0.01));
+        let (mut average, theta) = (normal(1), normal(2));
+        let [before, target] = [&average, &theta].map(|x| x.to_kind(Kind::Double));
+        ema_update(&mut average, &theta, 0.99);
+        assert_close(&average, &(before * 0.99 + target * 0.01));
     }
 }

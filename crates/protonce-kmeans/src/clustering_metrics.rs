@@ -309,7 +309,7 @@ mod tests {
             purity: f64,
             hungarian_accuracy: f64,
         }
-        let text = include_str!("../../tests/fixtures/clustering.json");
+        let text = include_str!("../tests/fixtures/clustering.json");
         let cases: Vec<Case> = serde_json::from_str(text).unwrap();
         assert!(!cases.is_empty());
         for case in cases {

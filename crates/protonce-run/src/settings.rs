@@ -5,12 +5,10 @@
 //! rest (the stem from the image size, for example).
 
 use serde::{Deserialize, Serialize};
-use tch::Device;
 use toml::{Table, Value};
 
-use crate::contrast::Duplicates;
+use crate::encoder_config::{EncoderConfig, Head, Stem};
 use protonce_images::data::Dataset;
-use crate::encoder::{EncoderConfig, Head, Stem};
 use protonce_images::views::{ViewConfig, measure_stats};
 
 /// What can be wrong with settings.
@@ -63,6 +61,17 @@ pub enum Schedule {
     Cosine,
     /// A tenth at each of `milestones`.
     Step,
+}
+
+/// What to do when several images of a batch belong to one prototype.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Duplicates {
+    /// Each is a negative of the others, as in the published code.
+    #[default]
+    Keep,
+    /// They are left out of each other's negatives.
+    Mask,
 }
 
 /// How many prototypes each granularity has.
@@ -409,14 +418,14 @@ impl Config {
         }
     }
 
-    /// Threads that make views: as configured, else one a core, of which a GPU leaves one to the
-    /// thread that feeds it.
-    pub fn threads_of_loader(&self, device: Device) -> usize {
+    /// Threads that make views: as configured, else one a core, of which `on_gpu` leaves one to the
+    /// thread that feeds the GPU.
+    pub fn threads_of_loader(&self, on_gpu: bool) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        match (self.loader_threads, device) {
-            (0, Device::Cpu) => cores,
-            (0, _) => cores.saturating_sub(1).max(1),
-            (threads, _) => threads,
+        match self.loader_threads {
+            0 if on_gpu => cores.saturating_sub(1).max(1),
+            0 => cores,
+            threads => threads,
         }
     }
 

@@ -12,12 +12,13 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
+use super::linear_probe::{Step, shuffled};
 use super::logistic::{TopAccuracy, top_accuracy};
-use super::probe::{Step, shuffled};
 use super::{FrozenEncoder, TransferError};
+use crate::encoder::{BatchStats, Encoder, EncoderError, Sgd, image_tensor};
 use protonce_images::data::{DataError, Dataset};
-use crate::encoder::{Descent, Encoder, EncoderConfig, EncoderError, Head, Mode, image_tensor};
 use protonce_images::views::Loader;
+use protonce_run::{EncoderConfig, Head};
 
 /// How fine-tuning goes; the defaults are the paper's (its appendix on implementation details).
 #[derive(Debug, Clone)]
@@ -98,18 +99,18 @@ impl FineTune {
                     let truth = Tensor::from_slice(&truth).to_device(device);
                     // scores [batch, classes].
                     let loss =
-                        network.scores(&pixels, Mode::Train).cross_entropy_for_logits(&truth);
+                        network.scores(&pixels, BatchStats::Batch).cross_entropy_for_logits(&truth);
                     let gradient = network.parameters().gradient(&loss);
                     let value = loss.double_value(&[]);
                     if !value.is_finite() {
                         return Err(TransferError::Diverged { epoch: epoch + 1 });
                     }
-                    let descent = |learning_rate: f64| Descent {
+                    let sgd = |learning_rate: f64| Sgd {
                         learning_rate: learning_rate * factor,
                         momentum: self.momentum,
                         weight_decay: self.weight_decay,
                     };
-                    let (backbone, head) = (descent(self.backbone_lr), descent(self.classifier_lr));
+                    let (backbone, head) = (sgd(self.backbone_lr), sgd(self.classifier_lr));
                     let parameters = network.parameters_mut();
                     parameters.descend(..classifier, &velocity, &gradient, backbone);
                     parameters.descend(classifier.., &velocity, &gradient, head);
@@ -183,7 +184,7 @@ impl FineTuned {
             batch.unreadable.iter().for_each(|bad| observe(Step::Skipped(bad.clone())));
             if !batch.indices.is_empty() {
                 let pixels = image_tensor(&batch.views[0], batch.image_size, device);
-                scores.push(self.network.scores(&pixels, Mode::Evaluate));
+                scores.push(self.network.scores(&pixels, BatchStats::Running));
                 truth.extend(batch.indices.iter().map(|&image| labels[image]));
             }
             observe(Step::Images(done));

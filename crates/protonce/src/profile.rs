@@ -27,7 +27,7 @@ pub enum Part {
     /// The gradient of the loss.
     Backward,
     /// The optimiser's step.
-    Descent,
+    Optimiser,
 }
 
 /// What most of the work within a part is.
@@ -72,29 +72,29 @@ impl PartTime {
     }
 }
 
-struct Clock {
+struct Profile {
     device: Device,
     parts: BTreeMap<Part, PartTime>,
     current: Option<Part>,
 }
 
 thread_local! {
-    static CLOCK: RefCell<Option<Clock>> = const { RefCell::new(None) };
+    static PROFILE: RefCell<Option<Profile>> = const { RefCell::new(None) };
 }
 
 /// Runs `body`, which works on `device`, under a clock: its result and what the clock saw.
 pub fn record<T>(device: Device, body: impl FnOnce() -> T) -> (T, BTreeMap<Part, PartTime>) {
-    CLOCK.set(Some(Clock { device, parts: BTreeMap::new(), current: None }));
+    PROFILE.set(Some(Profile { device, parts: BTreeMap::new(), current: None }));
     let result = body();
-    let clock = CLOCK.take();
-    (result, clock.map(|clock| clock.parts).unwrap_or_default())
+    let profile = PROFILE.take();
+    (result, profile.map(|profile| profile.parts).unwrap_or_default())
 }
 
 /// Runs `body` as a part of a step; parts do not contain one another.
 pub(crate) fn part<T>(part: Part, body: impl FnOnce() -> T) -> T {
-    let Some(device) = with(|clock| {
-        clock.current = Some(part);
-        clock.device
+    let Some(device) = with(|profile| {
+        profile.current = Some(part);
+        profile.device
     }) else {
         return body();
     };
@@ -103,9 +103,9 @@ pub(crate) fn part<T>(part: Part, body: impl FnOnce() -> T) -> T {
     let result = body();
     finish(device);
     let seconds = start.elapsed().as_secs_f64();
-    with(|clock| {
-        clock.parts.entry(part).or_default().seconds += seconds;
-        clock.current = None;
+    with(|profile| {
+        profile.parts.entry(part).or_default().seconds += seconds;
+        profile.current = None;
     });
     result
 }
@@ -114,13 +114,13 @@ pub(crate) fn part<T>(part: Part, body: impl FnOnce() -> T) -> T {
 /// those of the direct method.
 pub(crate) fn kernel<T>(kernel: Kernel, operations: f64, body: impl FnOnce() -> T) -> T {
     // What a GPU is told takes no time here.
-    let part = with(|clock| clock.current.filter(|_| clock.device == Device::Cpu)).flatten();
+    let part = with(|profile| profile.current.filter(|_| profile.device == Device::Cpu)).flatten();
     let Some(part) = part else { return body() };
     let start = Instant::now();
     let result = body();
     let seconds = start.elapsed().as_secs_f64();
-    with(|clock| {
-        let time = clock.parts.entry(part).or_default().kernels.entry(kernel).or_default();
+    with(|profile| {
+        let time = profile.parts.entry(part).or_default().kernels.entry(kernel).or_default();
         time.seconds += seconds;
         time.operations += operations;
     });
@@ -128,8 +128,8 @@ pub(crate) fn kernel<T>(kernel: Kernel, operations: f64, body: impl FnOnce() -> 
 }
 
 /// What `body` makes of the clock, if one runs on this thread.
-fn with<T>(body: impl FnOnce(&mut Clock) -> T) -> Option<T> {
-    CLOCK.with_borrow_mut(|clock| clock.as_mut().map(body))
+fn with<T>(body: impl FnOnce(&mut Profile) -> T) -> Option<T> {
+    PROFILE.with_borrow_mut(|profile| profile.as_mut().map(body))
 }
 
 /// Waits until `device` has done what it was told.
@@ -165,6 +165,6 @@ mod tests {
         assert_eq!(convolution.operations, 11.0);
         assert!(convolution.seconds >= 6e-3 && queries.rest() >= 3e-3);
         let (_, parts) = record(Device::Cpu, || ());
-        assert!(parts.is_empty(), "a clock begins at zero");
+        assert!(parts.is_empty(), "a profile begins at zero");
     }
 }

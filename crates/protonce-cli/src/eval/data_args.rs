@@ -2,12 +2,12 @@
 
 use anyhow::bail;
 use clap::Args;
-use protonce_images::data::{Benchmark, Dataset, Labelled, open_benchmark};
 use protonce::transfer::common_labels;
+use protonce_images::data::{Benchmark, Dataset, Labelled, open_benchmark};
 
 /// The labelled images of an evaluation.
 #[derive(Args)]
-pub struct Images {
+pub struct DataArgs {
     /// A benchmark as it was unpacked: ImageNet, Places205, VOCdevkit, CIFAR (binary), STL-10 (binary),
     /// Imagenette, or any folder or .tar with train and val (or test) in it.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["train", "test"])]
@@ -40,7 +40,7 @@ pub enum Labels {
     Multiple { train: Vec<Vec<bool>>, test: Vec<Vec<bool>> },
 }
 
-impl Images {
+impl DataArgs {
     pub fn open(&self) -> anyhow::Result<Split> {
         let (benchmark, train, test) = match (&self.data, &self.train, &self.test) {
             (Some(data), ..) => {

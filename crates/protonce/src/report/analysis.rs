@@ -18,8 +18,8 @@ use super::expectation::{
     read_assignments,
 };
 use super::map::{Neighbours, lay_out};
-use protonce_images::data::Dataset;
 use crate::pretrain::prototype_files;
+use protonce_images::data::Dataset;
 
 /// How much a page shows at most.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +53,7 @@ const BARS: usize = 32;
 
 /// Everything the page shows of one expectation step.
 #[derive(Debug, Serialize)]
-pub(super) struct Discovery {
+pub(super) struct Analysis {
     epoch: Option<usize>,
     images: usize,
     readable: usize,
@@ -171,7 +171,7 @@ pub enum ReportWork {
 
 /// A discovery and the images that want a thumbnail, the most wanted first.
 pub(super) struct Discovered {
-    pub(super) discovery: Discovery,
+    pub(super) analysis: Analysis,
     pub(super) wanted: Vec<usize>,
 }
 
@@ -258,7 +258,7 @@ pub(super) fn discover(
         })
         .collect();
     let at = |image: &usize| place.get(image).copied().unwrap_or(0);
-    let discovery = Discovery {
+    let analysis = Analysis {
         epoch: step.epoch,
         images,
         readable: step.granularities[0].assignment.iter().filter(|&&p| p >= 0).count(),
@@ -290,10 +290,10 @@ pub(super) fn discover(
         mapped: map.is_some(),
         table,
     };
-    Ok(Some(Discovered { discovery, wanted }))
+    Ok(Some(Discovered { analysis, wanted }))
 }
 
-impl Discovery {
+impl Analysis {
     /// Images in the map.
     pub(super) fn mapped(&self) -> usize {
         if self.mapped { self.sampled } else { 0 }

@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use protonce_images::data::Dataset;
 use protonce::device::device;
 use protonce::encoder::{Output, Precision};
 use protonce::transfer::{FeatureCache, FrozenEncoder};
-use protonce_images::views::Unreadable;
 use protonce::weights::Weights;
+use protonce_images::data::Dataset;
+use protonce_images::views::Unreadable;
 use tch::Tensor;
 
-use super::images::{Images, Split};
+use super::data_args::{DataArgs, Split};
 
 /// The encoder, and what it runs on.
 #[derive(Args)]
-pub struct Subject {
+pub struct EncoderArgs {
     /// A run folder, one of its checkpoints, a safetensors file or a .pth of PyTorch.
     #[arg(long, value_name = "W")]
     weights: PathBuf,
@@ -51,7 +51,7 @@ pub struct Subject {
     pub json: bool,
 }
 
-impl Subject {
+impl EncoderArgs {
     /// Its name in a table.
     pub fn name(&self) -> String {
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -62,7 +62,7 @@ impl Subject {
     }
 
     /// The encoder and the images, opened.
-    pub fn prepare(&self, images: &Images) -> anyhow::Result<Prepared<'_>> {
+    pub fn prepare(&self, images: &DataArgs) -> anyhow::Result<Prepared<'_>> {
         let device = device(&self.device)?;
         if self.threads > 0 {
             tch::set_num_threads(i32::try_from(self.threads).context("--threads is too large")?);
@@ -93,7 +93,7 @@ impl Subject {
 
 /// What an evaluation starts from.
 pub struct Prepared<'a> {
-    pub subject: &'a Subject,
+    pub subject: &'a EncoderArgs,
     pub encoder: FrozenEncoder,
     pub split: Split,
     features: OnceCell<Features>,

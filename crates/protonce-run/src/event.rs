@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::prototypes::Quality;
+use protonce_kmeans::Quality;
 
 /// Means over some steps.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -122,7 +122,7 @@ pub enum Event {
 
 /// Long work of which the end is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
+pub enum Task {
     /// Embedding images for the E-step.
     Embedding,
     /// Clustering embeddings; counted in iterations.
@@ -136,21 +136,21 @@ pub enum Work {
 }
 
 /// Told while a run goes on.
-pub enum Notice<'a> {
+pub enum Progress<'a> {
     /// Something that is also a line of `events.jsonl`.
     Event(&'a Event),
     /// `done` of `total` units of some work.
-    Progress {
+    Task {
         /// Which work.
-        work: Work,
+        task: Task,
         /// Units done.
         done: usize,
         /// Units in all.
         total: usize,
     },
     /// A sentence that the user should know.
-    Remark(&'a str),
+    Warning(&'a str),
 }
 
 /// Whoever watches a run: a progress bar, a test, nobody.
-pub type Observer<'a> = dyn FnMut(Notice<'_>) + 'a;
+pub type Observer<'a> = dyn FnMut(Progress<'_>) + 'a;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use protonce_images::data::Benchmark;
 use protonce::transfer::published;
+use protonce_images::data::Benchmark;
 use serde_json::{Value, json};
 
 use super::Prepared;
@@ -34,14 +34,14 @@ impl Row {
 }
 
 /// The result of a command.
-pub struct Outcome {
+pub struct EvalResult {
     /// The command's name, and the key of its JSON.
     pub name: &'static str,
     pub rows: Vec<Row>,
     pub json: Value,
 }
 
-impl Outcome {
+impl EvalResult {
     /// Prints the table on stderr and, if asked, the JSON on stdout.
     pub fn show(&self, prepared: &Prepared) {
         let benchmark = prepared.split.benchmark;

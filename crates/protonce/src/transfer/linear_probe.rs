@@ -14,14 +14,14 @@ use tch::{Kind, Tensor};
 
 use super::logistic::LinearClassifier;
 use super::{FrozenEncoder, TransferError};
+use crate::encoder::{BatchStats, image_tensor};
 use protonce_images::data::Dataset;
-use crate::encoder::{Mode, image_tensor};
 use protonce_images::views::{Loader, Unreadable};
 
 /// How the learning rate and the images go by; the defaults are the published code's
 /// (`eval_cls_imagenet.py`).
 #[derive(Debug, Clone)]
-pub struct Probe {
+pub struct LinearProbe {
     /// Passes over the images.
     pub epochs: usize,
     /// Images a step.
@@ -38,9 +38,9 @@ pub struct Probe {
     pub seed: u64,
 }
 
-impl Default for Probe {
-    fn default() -> Probe {
-        Probe {
+impl Default for LinearProbe {
+    fn default() -> LinearProbe {
+        LinearProbe {
             epochs: 100,
             batch_size: 256,
             lr: 5.0,
@@ -63,7 +63,7 @@ pub enum Step {
     Skipped(Unreadable),
 }
 
-impl Probe {
+impl LinearProbe {
     /// Trains a classifier of `classes` outputs on `images`, whose `labels` are in 0..`classes`.
     ///
     /// # Errors
@@ -98,7 +98,7 @@ impl Probe {
                 if !batch.indices.is_empty() {
                     let pixels = image_tensor(&batch.views[0], batch.image_size, device);
                     // features [batch, width], by running statistics: nothing of the encoder moves.
-                    let features = encoder.features(&pixels, Mode::Evaluate);
+                    let features = encoder.features(&pixels, BatchStats::Running);
                     let (weight, bias) = weights.get_or_insert_with(|| {
                         self.first_weights(classes, features.size()[1], device)
                     });

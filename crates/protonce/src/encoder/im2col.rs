@@ -13,7 +13,7 @@ use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 use super::autograd::parallel_for;
-use super::convolution::{Pass, Shape};
+use super::convolution::{ConvShape, Pass};
 use super::memory::{BFloat16, Element, Shared, elements, elements_mut};
 
 /// Bytes of patches made at a time: few enough to stay in a large cache, enough rows for a product to
@@ -21,13 +21,13 @@ use super::memory::{BFloat16, Element, Shared, elements, elements_mut};
 const BLOCK_BYTES: i64 = 16 << 20;
 
 /// Whether a pass is computed here.
-pub(super) fn computes(pass: Pass, shape: &Shape) -> bool {
+pub(super) fn computes(pass: Pass, shape: &ConvShape) -> bool {
     let known = matches!(shape.kind, Kind::Float | Kind::BFloat16) && shape.images > 0;
     known && shape.groups == 1 && (pass != Pass::InputGradient || shape.is_pointwise())
 }
 
 /// The result, [n, out, h', w'] in channels-last memory.
-pub(super) fn forward(x: &Tensor, weight: &Tensor, shape: &Shape) -> Tensor {
+pub(super) fn forward(x: &Tensor, weight: &Tensor, shape: &ConvShape) -> Tensor {
     let [height, width] = shape.result();
     let options = (shape.kind, Device::Cpu);
     let y = Tensor::empty([shape.images, height, width, shape.outputs], options);
@@ -40,7 +40,7 @@ pub(super) fn forward(x: &Tensor, weight: &Tensor, shape: &Shape) -> Tensor {
 }
 
 /// The gradient of the images, [n, in, h, w] in channels-last memory, of a pointwise convolution.
-pub(super) fn input_gradient(gradient: &Tensor, weight: &Tensor, shape: &Shape) -> Tensor {
+pub(super) fn input_gradient(gradient: &Tensor, weight: &Tensor, shape: &ConvShape) -> Tensor {
     assert!(shape.is_pointwise(), "a patch that is not a pixel: {shape}");
     let rows = channels_last(gradient).view([-1, shape.outputs]).mm(&matrix(weight));
     let pixels = [shape.images, shape.height, shape.width, shape.inputs];
@@ -48,7 +48,7 @@ pub(super) fn input_gradient(gradient: &Tensor, weight: &Tensor, shape: &Shape) 
 }
 
 /// The gradient of the weight, [out, in, size, size] in channels-last memory.
-pub(super) fn weight_gradient(gradient: &Tensor, x: &Tensor, shape: &Shape) -> Tensor {
+pub(super) fn weight_gradient(gradient: &Tensor, x: &Tensor, shape: &ConvShape) -> Tensor {
     let gradient = channels_last(gradient).view([-1, shape.outputs]);
     let mut sum = None::<Tensor>;
     for_patches(x, shape, |range, patches| {
@@ -83,7 +83,7 @@ fn narrow(rows: &Tensor, range: Range<i64>) -> Tensor {
 
 /// Calls `body` with ranges of the result's pixels, in order, and their patches
 /// [pixels, size · size · in].
-fn for_patches(x: &Tensor, shape: &Shape, mut body: impl FnMut(Range<i64>, &Tensor)) {
+fn for_patches(x: &Tensor, shape: &ConvShape, mut body: impl FnMut(Range<i64>, &Tensor)) {
     let x = channels_last(x);
     let [height, width] = shape.result();
     let pixels = shape.images * height * width;
@@ -108,7 +108,7 @@ fn for_patches(x: &Tensor, shape: &Shape, mut body: impl FnMut(Range<i64>, &Tens
 }
 
 /// Fills `patches` with those of the result's pixels from `first` on.
-fn unfold<T: Element>(x: &[T], shape: &Shape, first: i64, patches: &mut [T]) {
+fn unfold<T: Element>(x: &[T], shape: &ConvShape, first: i64, patches: &mut [T]) {
     let [height, width] = shape.result();
     let channels = shape.inputs as usize;
     let length = (shape.size * shape.size) as usize * channels;

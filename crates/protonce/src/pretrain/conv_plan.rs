@@ -11,8 +11,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::encoder::convolution::{ConvAlgorithms, ConvPlan, ConvShape};
 use protonce_disk as disk;
-use crate::encoder::convolution::{Choices, Shape, Ways};
 
 /// What the file begins with; another version of this program may know other ways.
 const PROGRAM: &str = concat!("protonce ", env!("CARGO_PKG_VERSION"));
@@ -23,7 +23,7 @@ const PROGRAM: &str = concat!("protonce ", env!("CARGO_PKG_VERSION"));
 struct Remembered {
     program: String,
     /// By processor and threads, then by images and shape.
-    processors: BTreeMap<String, BTreeMap<String, Ways>>,
+    processors: BTreeMap<String, BTreeMap<String, ConvAlgorithms>>,
 }
 
 /// The file of remembered choices, where there is a cache folder.
@@ -35,12 +35,12 @@ pub(super) fn cache_file() -> Option<std::path::PathBuf> {
 /// `measure` finds, which it remembers from then on. `progress` is told how many of how many are
 /// measured. Also returns what the user should know, one sentence each.
 pub(super) fn fastest(
-    shapes: &[Shape],
+    shapes: &[ConvShape],
     processor: &str,
     file: Option<&Path>,
-    measure: &mut dyn FnMut(&Shape) -> Ways,
+    measure: &mut dyn FnMut(&ConvShape) -> ConvAlgorithms,
     progress: &mut dyn FnMut(usize, usize),
-) -> (Choices, Vec<String>) {
+) -> (ConvPlan, Vec<String>) {
     let mut remarks = Vec::new();
     let mut remembered = match file.map(read) {
         Some(Ok(Some(remembered))) => remembered,
@@ -54,23 +54,23 @@ pub(super) fn fastest(
         _ => nothing(),
     };
     let known = remembered.processors.entry(processor.to_owned()).or_default();
-    let name = |shape: &Shape| format!("{} images, {shape}", shape.images);
-    let missing: Vec<&Shape> =
+    let name = |shape: &ConvShape| format!("{} images, {shape}", shape.images);
+    let missing: Vec<&ConvShape> =
         shapes.iter().filter(|shape| !known.contains_key(&name(shape))).collect();
     for (done, shape) in missing.iter().enumerate() {
         progress(done, missing.len());
         known.insert(name(shape), measure(shape));
     }
-    let choices =
+    let conv_plan =
         shapes.iter().filter_map(|shape| Some((shape.to_string(), *known.get(&name(shape))?)));
-    let choices = Choices(choices.collect());
+    let conv_plan = ConvPlan(conv_plan.collect());
     if !missing.is_empty() {
         progress(missing.len(), missing.len());
         if let Some(Err(error)) = file.map(|file| write(file, &remembered)) {
             remarks.push(format!("the next run will measure its convolutions again: {error}"));
         }
     }
-    (choices, remarks)
+    (conv_plan, remarks)
 }
 
 fn nothing() -> Remembered {
@@ -122,11 +122,11 @@ pub(super) fn processor() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoder::convolution::Way;
+    use crate::encoder::convolution::ConvAlgorithm;
     use tch::Kind;
 
-    fn shape(images: i64, side: i64) -> Shape {
-        Shape {
+    fn shape(images: i64, side: i64) -> ConvShape {
+        ConvShape {
             kind: Kind::Float,
             images,
             inputs: 32,
@@ -141,19 +141,23 @@ mod tests {
     }
 
     /// Choices for two shapes, how many were measured, and the remarks.
-    fn choose(processor: &str, file: &Path, way: Way) -> (Choices, usize, Vec<String>) {
+    fn choose(
+        processor: &str,
+        file: &Path,
+        algorithm: ConvAlgorithm,
+    ) -> (ConvPlan, usize, Vec<String>) {
         let mut measured = 0;
-        let (choices, remarks) = fastest(
+        let (conv_plan, remarks) = fastest(
             &[shape(16, 8), shape(16, 4)],
             processor,
             Some(file),
             &mut |_| {
                 measured += 1;
-                Ways::all(way)
+                ConvAlgorithms::all(algorithm)
             },
             &mut |done, total| assert!(done <= total),
         );
-        (choices, measured, remarks)
+        (conv_plan, measured, remarks)
     }
 
     #[test]
@@ -161,51 +165,54 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("new/fastest.json");
         // Made,
-        let (first, measured, remarks) = choose("one", &file, Way::Patches);
+        let (first, measured, remarks) = choose("one", &file, ConvAlgorithm::Im2col);
         assert_eq!((first.0.len(), measured, remarks.len()), (2, 2, 0));
         assert_eq!(
-            first.ways(&shape(16, 8)),
-            Ways {
+            first.algorithms(&shape(16, 8)),
+            ConvAlgorithms {
                 // Patches do not compute this pass of a 3×3 convolution.
-                input_gradient: Ways::usual(&shape(16, 8)).input_gradient,
-                ..Ways::all(Way::Patches)
+                input_gradient: ConvAlgorithms::usual(&shape(16, 8)).input_gradient,
+                ..ConvAlgorithms::all(ConvAlgorithm::Im2col)
             }
         );
         // used again, also for fewer images,
-        let (again, measured, remarks) = choose("one", &file, Way::Libtorch);
+        let (again, measured, remarks) = choose("one", &file, ConvAlgorithm::Libtorch);
         assert_eq!((&again, measured, remarks.len()), (&first, 0, 0));
-        assert_eq!(again.ways(&shape(3, 8)).forward, Way::Patches);
-        assert_eq!(again.ways(&shape(3, 9)), Ways::usual(&shape(3, 9)));
+        assert_eq!(again.algorithms(&shape(3, 8)).forward, ConvAlgorithm::Im2col);
+        assert_eq!(again.algorithms(&shape(3, 9)), ConvAlgorithms::usual(&shape(3, 9)));
         // but not by another processor, which does not disturb the first;
-        let (other, measured, _) = choose("two", &file, Way::Libtorch);
+        let (other, measured, _) = choose("two", &file, ConvAlgorithm::Libtorch);
         assert_eq!((measured, other.0.len()), (2, 2));
         assert_ne!(other, first);
-        assert_eq!(choose("one", &file, Way::Libtorch).0, first);
+        assert_eq!(choose("one", &file, ConvAlgorithm::Libtorch).0, first);
         // damaged or foreign, measured again with a word about it, and whole from then on.
         let whole = std::fs::read_to_string(&file).unwrap();
         let foreign = whole.replace(PROGRAM, "protonce 99.0.0");
         for damaged in [&whole[..whole.len() / 2], "", "{}", foreign.as_str()] {
             std::fs::write(&file, damaged).unwrap();
-            let (_, measured, remarks) = choose("one", &file, Way::Winograd);
+            let (_, measured, remarks) = choose("one", &file, ConvAlgorithm::Winograd);
             assert_eq!((measured, remarks.len()), (2, 1), "{damaged}");
             assert!(remarks[0].contains("measured again"), "{remarks:?}");
-            let (choices, measured, remarks) = choose("one", &file, Way::Libtorch);
+            let (conv_plan, measured, remarks) = choose("one", &file, ConvAlgorithm::Libtorch);
             assert_eq!((measured, remarks.len()), (0, 0));
-            assert_eq!(choices.ways(&shape(16, 8)), Ways::all(Way::Winograd));
+            assert_eq!(
+                conv_plan.algorithms(&shape(16, 8)),
+                ConvAlgorithms::all(ConvAlgorithm::Winograd)
+            );
         }
         // A file that cannot be written costs a sentence, not the run.
         let blocked = file.join("below-a-file.json");
-        let (choices, measured, remarks) = choose("one", &blocked, Way::Libtorch);
-        assert_eq!((choices.0.len(), measured), (2, 2));
+        let (conv_plan, measured, remarks) = choose("one", &blocked, ConvAlgorithm::Libtorch);
+        assert_eq!((conv_plan.0.len(), measured), (2, 2));
         assert!(!remarks.is_empty());
     }
 
     #[test]
     fn a_measurement_finds_ways_that_compute_the_shape() {
-        for shape in [shape(1, 4), Shape { size: 1, padding: 0, ..shape(2, 6) }] {
-            let ways = Ways::measured(&shape);
-            let choices = Choices([(shape.to_string(), ways)].into());
-            assert_eq!(choices.ways(&shape), ways);
+        for shape in [shape(1, 4), ConvShape { size: 1, padding: 0, ..shape(2, 6) }] {
+            let algorithms = ConvAlgorithms::measured(&shape);
+            let conv_plan = ConvPlan([(shape.to_string(), algorithms)].into());
+            assert_eq!(conv_plan.algorithms(&shape), algorithms);
         }
         assert!(processor().ends_with("threads"));
     }
