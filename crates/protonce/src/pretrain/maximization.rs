@@ -1,6 +1,5 @@
 //! The M-step: one batch of query and key views in, one step of gradient descent done.
 
-use std::ops::AddAssign;
 use std::sync::Arc;
 
 use rand::SeedableRng;
@@ -8,8 +7,11 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
+use super::error::PretrainError;
+use super::loss_sums::LossSums;
+use super::random::{Purpose, random_key};
 use super::run_folder::{NamedTensors, RunError};
-use super::{PretrainError, Purpose, precision, random_key};
+use super::setup::precision;
 use crate::contrast::{Contrast, Queue, info_nce, proto_nce, sample_negatives};
 use crate::device::upload;
 use crate::encoder::convolution::ConvPlan;
@@ -18,7 +20,6 @@ use crate::profile::{self, Part};
 use crate::prototypes::Prototypes;
 use crate::world::World;
 use protonce_images::views::Batch;
-use protonce_run::Measures;
 use protonce_run::{Config, Expectation, Method};
 
 /// Everything that training changes.
@@ -47,11 +48,6 @@ impl Trainer {
         Trainer { config: config.clone(), device, world, pair, queue, bank, velocity }
     }
 
-    /// Where tensors live.
-    pub(super) fn device(&self) -> Device {
-        self.device
-    }
-
     /// Computes convolutions in the ways of `conv_plan` from now on.
     pub(super) fn set_conv_plan(&mut self, conv_plan: ConvPlan) {
         let conv_plan = Arc::new(conv_plan);
@@ -67,7 +63,7 @@ impl Trainer {
         learning_rate: f64,
         epoch: usize,
         step: usize,
-    ) -> Sums {
+    ) -> LossSums {
         let config = &self.config;
         let count = batch.indices.len();
         let key_for = |purpose| random_key(config.seed, purpose, epoch, step);
@@ -110,7 +106,7 @@ impl Trainer {
             let _ = bank.index_copy_(0, &self.world.all_gather(images), &keys);
         }
         self.queue.enqueue(&keys);
-        Sums::of(
+        LossSums::of(
             count,
             [
                 Some(losses.total),
@@ -211,67 +207,4 @@ struct Losses {
     instance: Contrast,
     prototype_loss: Option<Tensor>,
     prototype_accuracy: Option<Tensor>,
-}
-
-/// Sums over images of the loss terms and accuracies, kept on the device so that no step waits for
-/// it: float64 [images, loss, instance loss, instance accuracy, images with prototypes, prototype
-/// loss, prototype accuracy].
-pub(super) struct Sums(Tensor);
-
-impl Sums {
-    pub(super) fn zero(device: Device) -> Sums {
-        Sums(Tensor::zeros([7], (Kind::Double, device)))
-    }
-
-    fn of(images: usize, terms: [Option<Tensor>; 5], device: Device) -> Sums {
-        let zero = || Tensor::zeros([], (Kind::Double, device));
-        let one = || Tensor::ones([], (Kind::Double, device));
-        let with_prototypes = if terms[3].is_some() { one() } else { zero() };
-        let [loss, instance_loss, instance_accuracy, prototype_loss, prototype_accuracy] =
-            terms.map(|term| term.map_or_else(zero, |term| term.detach().to_kind(Kind::Double)));
-        let row = [
-            one(),
-            loss,
-            instance_loss,
-            instance_accuracy,
-            with_prototypes,
-            prototype_loss,
-            prototype_accuracy,
-        ];
-        Sums(Tensor::stack(&row, 0) * images as f64)
-    }
-
-    /// Sums that were saved.
-    pub(super) fn restore(values: &[f64], device: Device) -> Sums {
-        match values.len() {
-            7 => Sums(Tensor::from_slice(values).to_device(device)),
-            _ => Sums::zero(device),
-        }
-    }
-
-    pub(super) fn values(&self) -> Vec<f64> {
-        let mut values = vec![0.0; 7];
-        self.0.to_device(Device::Cpu).copy_data(&mut values, 7);
-        values
-    }
-
-    /// The means; none when there was no image.
-    pub(super) fn measures(&self) -> Option<Measures> {
-        let values = self.values();
-        let mean = |sum: f64| sum / values[0];
-        let prototype_mean = |sum: f64| (values[4] > 0.0).then(|| sum / values[4]);
-        (values[0] > 0.0).then(|| Measures {
-            loss: mean(values[1]),
-            instance_loss: mean(values[2]),
-            instance_accuracy: 100.0 * mean(values[3]),
-            prototype_loss: prototype_mean(values[5]),
-            prototype_accuracy: prototype_mean(values[6]).map(|share| 100.0 * share),
-        })
-    }
-}
-
-impl AddAssign<&Sums> for Sums {
-    fn add_assign(&mut self, other: &Sums) {
-        self.0 += &other.0;
-    }
 }

@@ -16,8 +16,10 @@ use tch::{Device, Kind, Tensor};
 
 pub use images::write_images;
 
+use super::conv_plan;
+use super::error::PretrainError;
 use super::maximization::Trainer;
-use super::{PretrainError, conv_plan};
+use super::setup::choose_conv_plan;
 use crate::encoder::convolution::ConvPlan;
 use crate::encoder::{Precision, normalise_rows};
 use crate::profile::{self, Kernel, Part, PartTime};
@@ -80,7 +82,7 @@ pub fn measure_step(
 ) -> Result<StepTimes, PretrainError> {
     let Steps { warmup, timed } = Steps { timed: steps.timed.max(1), ..steps };
     let mut trainer = Trainer::new(config, dataset.len(), device, World::alone());
-    let convolutions = conv_plan(config, &trainer, observer);
+    let convolutions = choose_conv_plan(config, &trainer.pair.encoder, device, observer);
     trainer.set_conv_plan(convolutions.clone());
     let prototypes = random_prototypes(config, dataset.len(), device);
     let total = 2 * (warmup + timed);

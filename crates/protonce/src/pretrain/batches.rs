@@ -1,0 +1,101 @@
+//! The batches of one epoch's M-step, how long they took, and the batches of one look at every image.
+//!
+//! Enters: batches of image indices; for an epoch that goes on, from the step at which it does. Leaves:
+//! their views, in order, with the images and seconds that the run's log reports.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use protonce_images::data::Dataset;
+use protonce_images::views::{Batch, Loader, LoaderError};
+use protonce_run::Config;
+use tch::Device;
+
+/// The batches of an epoch.
+pub(super) struct Batches {
+    loader: Loader,
+    /// Steps of the whole epoch, those before a resumption included.
+    steps: usize,
+    start: Instant,
+    images: usize,
+    /// What [`Batches::since_log`] has told.
+    logged: Interval,
+}
+
+/// What went by since something began.
+pub(super) struct Interval {
+    /// Images trained on.
+    pub(super) images: usize,
+    /// Seconds of wall time.
+    pub(super) seconds: f64,
+    /// Seconds of these in which training waited for views.
+    pub(super) waited: f64,
+}
+
+impl Batches {
+    /// The batches that `loader` makes, of an epoch of `steps` steps in all.
+    pub(super) fn new(loader: Loader, steps: usize) -> Batches {
+        let logged = Interval { images: 0, seconds: 0.0, waited: 0.0 };
+        Batches { loader, steps, start: Instant::now(), images: 0, logged }
+    }
+
+    /// Steps of the whole epoch.
+    pub(super) fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Threads that make views.
+    pub(super) fn threads(&self) -> usize {
+        self.loader.threads()
+    }
+
+    /// The next batch; none after the last.
+    pub(super) fn next(&mut self) -> Result<Option<Batch>, LoaderError> {
+        self.loader.next().transpose()
+    }
+
+    /// Takes a batch back after its step: counts its images and reuses its memory.
+    pub(super) fn recycle(&mut self, batch: Batch) {
+        // A single image was not trained on.
+        if batch.indices.len() > 1 {
+            self.images += batch.indices.len();
+        }
+        self.loader.recycle(batch);
+    }
+
+    /// Since the epoch began, or was resumed.
+    pub(super) fn so_far(&self) -> Interval {
+        Interval {
+            images: self.images,
+            seconds: self.start.elapsed().as_secs_f64(),
+            waited: self.loader.waited().as_secs_f64(),
+        }
+    }
+
+    /// Since this was asked last.
+    pub(super) fn since_log(&mut self) -> Interval {
+        let now = self.so_far();
+        let interval = Interval {
+            images: now.images - self.logged.images,
+            seconds: now.seconds - self.logged.seconds,
+            waited: now.waited - self.logged.waited,
+        };
+        self.logged = now;
+        interval
+    }
+}
+
+/// Centre crops of `images`, in order, in batches as large as training's.
+///
+/// # Errors
+/// When a view setting is out of range or no thread can be started.
+pub(super) fn evaluation_loader(
+    dataset: &Arc<Dataset>,
+    images: &[usize],
+    config: &Config,
+    device: Device,
+) -> Result<Loader, LoaderError> {
+    let batches = images.chunks(config.batch_size).map(<[usize]>::to_vec).collect();
+    let threads = config.threads_of_loader(device.is_cuda());
+    Loader::evaluation(dataset.clone(), config.views.clone(), batches, threads)
+}

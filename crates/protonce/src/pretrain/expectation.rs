@@ -1,0 +1,121 @@
+//! The E-step: the momentum encoder and all images in; prototypes of each granularity out (PCL,
+//! Algorithm 1, lines 3 to 6).
+//!
+//! All images are embedded, or the keys of the epoch before are taken for embeddings; k-means groups
+//! them once per granularity; centroids become prototypes, each with its concentration. Prototypes and
+//! embeddings go to the run folder, so that a run that goes on between two E-steps finds them there.
+
+use std::time::Instant;
+
+use protonce_kmeans::normalised_mutual_information;
+use protonce_run::{Event, Progress, Task};
+use tch::{Device, Kind, Tensor};
+
+use super::batches::evaluation_loader;
+use super::error::PretrainError;
+use super::run::{CurrentPrototypes, Run};
+use crate::encoder::{Output, extract};
+use crate::prototypes::{ConcentrationOptions, KMeans, Metric, Points, Prototypes, quality};
+
+/// An embedding per image, and which images have one.
+struct Embeddings {
+    /// float32 [all images, dim], zeros where an image cannot be read.
+    rows: Tensor,
+    /// The images that have one, ascending.
+    images: Vec<i64>,
+    /// How many of these are keys of the epoch before.
+    reused: usize,
+}
+
+impl Run<'_, '_> {
+    /// The E-step that begins `epoch`; after training, what the finished encoder sees.
+    pub(super) fn expectation(&mut self, epoch: usize) -> Result<(), PretrainError> {
+        let embedding_start = Instant::now();
+        // The finished encoder is shown as it is, not as it was.
+        let finished = epoch == self.config.epochs;
+        let bank = if finished { None } else { self.trainer.bank.as_ref().map(Tensor::copy) };
+        let Embeddings { rows, images, reused } = self.embeddings(bank)?;
+        let embedding_seconds = embedding_start.elapsed().as_secs_f64();
+
+        let clustering_start = Instant::now();
+        let options = ConcentrationOptions {
+            temperature: self.config.temperature,
+            smoothing: self.config.smoothing,
+        };
+        let readable = Tensor::from_slice(&images).to_device(self.device);
+        let points = Points::from_tensor(&rows.index_select(0, &readable), Metric::Euclidean)?;
+        let before = self.prototypes.assignments_of(&images);
+        let clusters = self.config.clusters.counts(images.len());
+        let (mut prototypes, mut granularities) = (Vec::new(), Vec::new());
+        for (m, &count) in clusters.iter().enumerate() {
+            let before = before.get(m).map(Vec::as_slice);
+            let observer = &mut *self.observer;
+            let clustering = KMeans::default().fit(
+                &points,
+                usize::try_from(count).unwrap_or(0),
+                m as u64,
+                before.filter(|_| self.config.warm_start),
+                &self.trainer.world,
+                &mut |done, total| {
+                    let (done, total) = (m * total + done, clusters.len() * total);
+                    observer(Progress::Task { task: Task::Clustering, done, total });
+                },
+            )?;
+            let granularity = Prototypes::new(&clustering, &images, self.dataset.len(), options);
+            let agreement = before.map(|before| {
+                let now = Vec::<i64>::try_from(&clustering.assignment);
+                normalised_mutual_information(before, &now.unwrap_or_default())
+            });
+            granularities.push(quality(&clustering, &granularity.concentration, agreement));
+            prototypes.push(granularity);
+        }
+        self.save_prototypes(epoch, &prototypes)?;
+        self.folder.save_prototypes("embeddings", &vec![("embeddings".to_owned(), rows)])?;
+        self.event(Event::Expectation {
+            epoch,
+            images: images.len(),
+            reused,
+            granularities,
+            embedding_seconds,
+            clustering_seconds: clustering_start.elapsed().as_secs_f64(),
+        })?;
+        self.prototypes = CurrentPrototypes::of(epoch, prototypes);
+        Ok(())
+    }
+
+    /// Embeddings of all images; those that `bank` [all images, dim] has are taken from it, and only
+    /// the images that it lacks are looked at.
+    fn embeddings(&mut self, bank: Option<Tensor>) -> Result<Embeddings, PretrainError> {
+        let count = self.dataset.len();
+        let known: Vec<bool> = match &bank {
+            None => vec![false; count],
+            Some(bank) => Vec::try_from(&bank.any_dim(1, false).to_device(Device::Cpu))
+                .unwrap_or_else(|_| vec![false; count]),
+        };
+        let missing: Vec<usize> = (0..count)
+            .filter(|index| !known[*index] && !self.unreadable.contains_key(index))
+            .collect();
+        let size = [count as i64, self.config.encoder.dim];
+        let mut rows = bank.unwrap_or_else(|| Tensor::zeros(size, (Kind::Float, self.device)));
+        let mut images: Vec<i64> =
+            (0..count as i64).filter(|&index| known[index as usize]).collect();
+        let reused = images.len();
+        if !missing.is_empty() {
+            let total = missing.len();
+            let mut loader = evaluation_loader(&self.dataset, &missing, self.config, self.device)?;
+            let observer = &mut *self.observer;
+            let embedded = extract(
+                &self.trainer.pair.momentum_encoder,
+                &mut loader,
+                Output::Embeddings,
+                &mut |done| observer(Progress::Task { task: Task::Embedding, done, total }),
+            )?;
+            self.note_unreadable(&embedded.unreadable)?;
+            let found = Tensor::from_slice(&embedded.images).to_device(self.device);
+            rows = rows.index_copy(0, &found, &embedded.rows);
+            images.extend(embedded.images);
+            images.sort_unstable();
+        }
+        Ok(Embeddings { rows, images, reused })
+    }
+}

@@ -1,0 +1,347 @@
+//! A run in progress: what E-step and M-step share, and how it is opened, logged and saved.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use protonce_images::data::Dataset;
+use protonce_images::views::{Loader, Unreadable};
+use protonce_run::{Config, Event, Observer, Progress, Task};
+use tch::{Device, Tensor};
+
+use super::batches::Batches;
+use super::error::PretrainError;
+use super::loss_sums::LossSums;
+use super::maximization::Trainer;
+use super::order::{into_batches, order};
+use super::run_folder::{NamedTensors, Position, RunFolder};
+use super::setup::{Setup, Start, check_sizes, choose_conv_plan};
+use super::validation::Validation;
+use crate::prototypes::Prototypes;
+
+/// A run in progress.
+pub(super) struct Run<'a, 'b> {
+    pub(super) config: &'a Config,
+    pub(super) device: Device,
+    pub(super) dataset: Arc<Dataset>,
+    pub(super) folder: RunFolder,
+    pub(super) trainer: Trainer,
+    pub(super) observer: &'a mut Observer<'b>,
+    /// Epochs completed.
+    pub(super) epoch: usize,
+    /// Steps of the next epoch completed.
+    pub(super) step: usize,
+    /// Those of the newest E-step.
+    pub(super) prototypes: CurrentPrototypes,
+    /// Why each unreadable image is so.
+    pub(super) unreadable: BTreeMap<usize, Unreadable>,
+    /// Of the steps since the last log line.
+    pub(super) since_log: LossSums,
+    /// Of the steps of the epoch that were logged.
+    epoch_sums: LossSums,
+    /// What the images are called, as one number.
+    fingerprint: String,
+    validation: Option<Validation>,
+}
+
+/// The prototypes that training uses, and the E-step that they are from.
+pub(super) struct CurrentPrototypes {
+    /// The epoch that the E-step began; none before the first.
+    epoch: Option<usize>,
+    granularities: Vec<Prototypes>,
+}
+
+impl CurrentPrototypes {
+    /// Before the first E-step.
+    fn none() -> CurrentPrototypes {
+        CurrentPrototypes { epoch: None, granularities: Vec::new() }
+    }
+
+    /// Those of the E-step that began `epoch`.
+    pub(super) fn of(epoch: usize, granularities: Vec<Prototypes>) -> CurrentPrototypes {
+        CurrentPrototypes { epoch: Some(epoch), granularities }
+    }
+
+    /// The prototypes of each granularity; none before the first E-step.
+    pub(super) fn granularities(&self) -> &[Prototypes] {
+        &self.granularities
+    }
+
+    /// Which prototypes `images` are assigned to, for each granularity: [images], −1 where unknown.
+    pub(super) fn assignments_of(&self, images: &[i64]) -> Vec<Vec<i64>> {
+        let rows = Tensor::from_slice(images);
+        let assignment = |granularity: &Prototypes| {
+            Vec::try_from(&granularity.assignment.index_select(0, &rows)).unwrap_or_default()
+        };
+        self.granularities.iter().map(assignment).collect()
+    }
+}
+
+impl<'a, 'b> Run<'a, 'b> {
+    /// Begins or continues the run that `setup` describes.
+    pub(super) fn open(
+        setup: Setup<'a>,
+        observer: &'a mut Observer<'b>,
+    ) -> Result<Self, PretrainError> {
+        let Setup { config, dataset, out, start, device, world } = setup;
+        check_sizes(config, &dataset)?;
+        let validation = Validation::open(config)?;
+        let fingerprint = dataset.fingerprint();
+        let mut trainer = Trainer::new(config, dataset.len(), device, world);
+        let (folder, checkpoint, conv_plan) = match start {
+            Start::Fresh => {
+                RunFolder::vacant(out)?;
+                let plan = choose_conv_plan(config, &trainer.pair.encoder, device, observer);
+                (RunFolder::create(out, config, &plan)?, None, plan)
+            }
+            Start::Resume => {
+                let (folder, checkpoint) = RunFolder::resume(out)?;
+                let plan = folder.conv_plan()?;
+                (folder, checkpoint, plan)
+            }
+        };
+        trainer.set_conv_plan(conv_plan);
+        let mut run = Run {
+            trainer,
+            config,
+            device,
+            dataset,
+            folder,
+            observer,
+            epoch: 0,
+            step: 0,
+            prototypes: CurrentPrototypes::none(),
+            unreadable: BTreeMap::new(),
+            since_log: LossSums::zero(device),
+            epoch_sums: LossSums::zero(device),
+            fingerprint,
+            validation,
+        };
+        if let Some(checkpoint) = checkpoint {
+            let position = checkpoint.position;
+            if position.data_fingerprint != run.fingerprint {
+                let data = run.dataset.argument().to_owned();
+                return Err(PretrainError::OtherData { data });
+            }
+            run.trainer.load(&checkpoint.encoder, checkpoint.training, position.queue_position)?;
+            run.epoch = position.epoch;
+            run.step = position.step;
+            run.epoch_sums = LossSums::restore(&position.epoch_sums, device);
+            run.unreadable = position.unreadable.into_iter().map(|bad| (bad.index, bad)).collect();
+            run.prototypes = run.stored_prototypes()?;
+        }
+        if start == Start::Resume {
+            run.folder.update_settings(config)?;
+        }
+        Ok(run)
+    }
+
+    /// Whether `epoch` begins with an E-step that has not been done: the prototypes at hand are not
+    /// those that the epoch is to be trained with.
+    pub(super) fn expectation_is_due(&self, epoch: usize) -> bool {
+        let wanted = self.config.expectation_before(epoch);
+        wanted.is_some() && wanted != self.prototypes.epoch
+    }
+
+    /// The batches of `epoch` from the step on at which the run stands, without the images that are
+    /// known to be unreadable.
+    pub(super) fn batches(&self, epoch: usize) -> Result<Batches, PretrainError> {
+        let order = order(self.config, self.dataset.len(), self.dataset.bytes(), epoch);
+        let batches = into_batches(&order, self.config.batch_size);
+        let readable = |batch: &Vec<usize>| {
+            let kept = batch.iter().filter(|index| !self.unreadable.contains_key(index));
+            kept.copied().collect()
+        };
+        let loader = Loader::training(
+            self.dataset.clone(),
+            self.config.views.clone(),
+            batches[self.step..].iter().map(readable).collect(),
+            self.config.seed,
+            epoch as u64,
+            self.config.threads_of_loader(self.device.is_cuda()),
+        )?;
+        Ok(Batches::new(loader, batches.len()))
+    }
+
+    /// Names images that turned out unreadable, and stops the run when they are too many.
+    pub(super) fn note_unreadable(&mut self, found: &[Unreadable]) -> Result<(), PretrainError> {
+        for bad in found {
+            if self.unreadable.insert(bad.index, bad.clone()).is_none() {
+                self.event(Event::Skipped {
+                    index: bad.index,
+                    name: bad.name.clone(),
+                    reason: bad.reason.clone(),
+                })?;
+            }
+        }
+        let (bad, images) = (self.unreadable.len(), self.dataset.len());
+        if !found.is_empty() && bad as f64 > self.config.max_bad * images as f64 {
+            let first = self.unreadable.values().take(10);
+            let names = first.map(|bad| format!("{} ({})", bad.name, bad.reason)).collect();
+            return Err(PretrainError::TooManyBad {
+                bad,
+                images,
+                max_bad: self.config.max_bad,
+                names,
+            });
+        }
+        Ok(())
+    }
+
+    /// Writes a `step` event of what has gathered since the last.
+    ///
+    /// Reading the sums waits for the device, so this is also where a diverged loss is noticed.
+    pub(super) fn log(
+        &mut self,
+        epoch: usize,
+        learning_rate: f64,
+        batches: &mut Batches,
+    ) -> Result<(), PretrainError> {
+        let Some(measures) = self.since_log.measures() else { return Ok(()) };
+        if !measures.loss.is_finite() {
+            let last = self.folder.last();
+            return Err(PretrainError::NotFinite { epoch, step: self.step, last });
+        }
+        let interval = batches.since_log();
+        self.event(Event::Step {
+            epoch,
+            step: self.step,
+            steps: batches.steps(),
+            measures,
+            learning_rate,
+            images: interval.images,
+            seconds: interval.seconds,
+            images_per_second: interval.images as f64 / interval.seconds,
+            waited: interval.waited,
+        })?;
+        self.epoch_sums += &std::mem::replace(&mut self.since_log, LossSums::zero(self.device));
+        Ok(())
+    }
+
+    /// Moves on to the next epoch, and writes what the one that ended came to.
+    pub(super) fn end_epoch(
+        &mut self,
+        epoch: usize,
+        learning_rate: f64,
+        batches: &Batches,
+    ) -> Result<(), PretrainError> {
+        self.epoch = epoch + 1;
+        self.step = 0;
+        let sums = std::mem::replace(&mut self.epoch_sums, LossSums::zero(self.device));
+        let Some(measures) = sums.measures() else { return Ok(()) };
+        let interval = batches.so_far();
+        self.event(Event::Epoch {
+            epoch,
+            measures,
+            learning_rate,
+            images: interval.images,
+            seconds: interval.seconds,
+        })?;
+        self.event(Event::Loader {
+            epoch,
+            threads: batches.threads(),
+            images: interval.images,
+            seconds: interval.seconds,
+            waited: interval.waited,
+        })
+    }
+
+    /// Weighted kNN on backbone features, when labelled images were given.
+    pub(super) fn validate(&mut self) -> Result<(), PretrainError> {
+        let Some(validation) = &self.validation else { return Ok(()) };
+        let start = Instant::now();
+        let encoder = &self.trainer.pair.encoder;
+        let knn = validation.knn(encoder, self.device, self.config, self.observer)?;
+        let chance = validation.chance;
+        let seconds = start.elapsed().as_secs_f64();
+        self.event(Event::Evaluation { epoch: self.epoch, knn, chance, seconds })
+    }
+
+    /// Writes a checkpoint of where the run stands.
+    pub(super) fn save(&mut self) -> Result<(), PretrainError> {
+        let path = self.folder.checkpoint_path(self.epoch, self.step);
+        // The line first: the checkpoint knows how long the file of events was.
+        self.event(Event::Checkpoint { epoch: self.epoch, step: self.step, path })?;
+        let position = Position {
+            epoch: self.epoch,
+            step: self.step,
+            queue_position: self.trainer.queue.position(),
+            unreadable: self.unreadable.values().cloned().collect(),
+            epoch_sums: self.epoch_sums.values(),
+            events: self.folder.events_length(),
+            data_fingerprint: self.fingerprint.clone(),
+            encoder: self.config.encoder.clone(),
+            views: self.config.views.clone(),
+        };
+        let (encoder, training) = self.trainer.named_tensors();
+        self.folder.save(&position, &encoder, &training, self.config.keep)?;
+        Ok(())
+    }
+
+    /// Writes the prototypes of the E-step that begins `epoch`.
+    pub(super) fn save_prototypes(
+        &self,
+        epoch: usize,
+        granularities: &[Prototypes],
+    ) -> Result<(), PretrainError> {
+        let mut tensors = NamedTensors::new();
+        for (m, granularity) in granularities.iter().enumerate() {
+            tensors.push((format!("assignment.{m}"), granularity.assignment.shallow_clone()));
+            tensors.push((format!("prototypes.{m}"), granularity.prototypes.shallow_clone()));
+            tensors.push((format!("concentration.{m}"), granularity.concentration.shallow_clone()));
+        }
+        Ok(self.folder.save_prototypes(&expectation_name(epoch), &tensors)?)
+    }
+
+    /// The prototypes of the newest E-step that was done before where the run stands.
+    fn stored_prototypes(&self) -> Result<CurrentPrototypes, PretrainError> {
+        let wanted = self.config.expectation_before(self.epoch);
+        // At the start of an epoch its own E-step is still to come.
+        let newest = match self.step {
+            0 => self.epoch.checked_sub(1).and_then(|last| self.config.expectation_before(last)),
+            _ => wanted,
+        };
+        let Some(newest) = newest else { return Ok(CurrentPrototypes::none()) };
+        match self.folder.read_prototypes(&expectation_name(newest)) {
+            Ok(stored) => {
+                Ok(CurrentPrototypes::of(newest, restore_prototypes(&stored, self.device)))
+            }
+            Err(error) if wanted == Some(newest) && self.epoch < self.config.epochs => {
+                Err(error.into())
+            }
+            // No step needs them: they would only serve for comparison with the next E-step's.
+            Err(_) => Ok(CurrentPrototypes::none()),
+        }
+    }
+
+    pub(super) fn event(&mut self, event: Event) -> Result<(), PretrainError> {
+        self.folder.record(&event)?;
+        (self.observer)(Progress::Event(&event));
+        Ok(())
+    }
+
+    pub(super) fn progress(&mut self, task: Task, done: usize, total: usize) {
+        (self.observer)(Progress::Task { task, done, total });
+    }
+}
+
+/// The file of an E-step's prototypes.
+fn expectation_name(epoch: usize) -> String {
+    format!("epoch-{epoch:04}")
+}
+
+fn restore_prototypes(tensors: &NamedTensors, device: Device) -> Vec<Prototypes> {
+    let find = |name: String| {
+        let found = tensors.iter().find(|(known, _)| *known == name);
+        found.map(|(_, tensor)| tensor)
+    };
+    (0..)
+        .map_while(|m| {
+            Some(Prototypes {
+                assignment: find(format!("assignment.{m}"))?.shallow_clone(),
+                prototypes: find(format!("prototypes.{m}"))?.to_device(device),
+                concentration: find(format!("concentration.{m}"))?.to_device(device),
+            })
+        })
+        .collect()
+}

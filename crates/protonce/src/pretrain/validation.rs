@@ -1,0 +1,99 @@
+//! What the representation is worth while it grows: weighted kNN of backbone features, on labelled
+//! images that were given for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use protonce_images::data::Dataset;
+use protonce_run::{Config, Observer, Progress, Task};
+use tch::{Device, Tensor};
+
+use super::batches::evaluation_loader;
+use super::error::PretrainError;
+use crate::encoder::{Encoder, Output, extract};
+use crate::transfer::{Knn, TransferError, common_labels, knn_accuracy};
+
+/// The labelled images of the kNN evaluation.
+pub(super) struct Validation {
+    train: Labelled,
+    test: Labelled,
+    /// Accuracy of guessing the most frequent class, in percent.
+    pub(super) chance: f64,
+}
+
+/// Images with the number of each one's class.
+struct Labelled {
+    dataset: Arc<Dataset>,
+    labels: Vec<i64>,
+}
+
+impl Validation {
+    /// Opens the images that `config` names; none where it names none.
+    ///
+    /// # Errors
+    /// When they cannot be opened, or lack labels in common.
+    pub(super) fn open(config: &Config) -> Result<Option<Validation>, PretrainError> {
+        if config.eval_train.is_empty() {
+            return Ok(None);
+        }
+        let open = |argument: &str| Dataset::open(argument).map_err(TransferError::from);
+        let train = open(&config.eval_train)?;
+        let train = if config.per_class > 0 { train.per_class(config.per_class) } else { train };
+        let test = open(&config.eval_test)?;
+        let (train_labels, test_labels) = common_labels(&train, &test)?;
+        let mut counts = vec![0usize; train.classes().len()];
+        for &label in &test_labels {
+            counts[label as usize] += 1;
+        }
+        let most = counts.into_iter().max().unwrap_or(0);
+        Ok(Some(Validation {
+            chance: 100.0 * most as f64 / test_labels.len().max(1) as f64,
+            train: Labelled { dataset: Arc::new(train), labels: train_labels },
+            test: Labelled { dataset: Arc::new(test), labels: test_labels },
+        }))
+    }
+
+    /// Top-1 accuracy in percent by number of neighbours.
+    ///
+    /// # Errors
+    /// When features cannot be computed.
+    pub(super) fn knn(
+        &self,
+        encoder: &Encoder,
+        device: Device,
+        config: &Config,
+        observer: &mut Observer,
+    ) -> Result<BTreeMap<i64, f64>, PretrainError> {
+        let classes = self.train.dataset.classes().len() as i64;
+        let (bank, bank_labels) = self.train.features(encoder, device, config, observer)?;
+        let (queries, query_labels) = self.test.features(encoder, device, config, observer)?;
+        let accuracies = knn_accuracy(
+            &Knn::default(),
+            (&bank, &bank_labels),
+            (&queries, &query_labels),
+            classes,
+        );
+        Ok(accuracies.into_iter().map(|accuracy| (accuracy.k, accuracy.top1)).collect())
+    }
+}
+
+impl Labelled {
+    /// Features float32 [readable images, width] and labels int64 [readable images].
+    fn features(
+        &self,
+        encoder: &Encoder,
+        device: Device,
+        config: &Config,
+        observer: &mut Observer,
+    ) -> Result<(Tensor, Tensor), PretrainError> {
+        let total = self.dataset.len();
+        let images: Vec<usize> = (0..total).collect();
+        let mut loader = evaluation_loader(&self.dataset, &images, config, device)?;
+        let extracted = extract(encoder, &mut loader, Output::Features, &mut |done| {
+            observer(Progress::Task { task: Task::Features, done, total });
+        })?;
+        let labels: Vec<i64> =
+            extracted.images.iter().map(|&image| self.labels[image as usize]).collect();
+        Ok((extracted.rows, Tensor::from_slice(&labels).to_device(device)))
+    }
+}
