@@ -27,7 +27,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`data`] knows names, labels and bytes and decodes nothing; [`views`] turns bytes into pixels.
+//! [`data`] knows names, labels and bytes and decodes nothing; [`views`] turns bytes into pixels;
+//! [`random`] has a stream of numbers for everything that is drawn at random.
 
 pub mod data;
+pub mod random;
 pub mod views;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use protonce_images::data::Dataset;
 use protonce_images::views::{
-    Decoder, Encoding, Image, Loader, PackOptions, Renderer, ViewConfig, ViewParameters,
+    Decoder, Encoding, Image, Loader, PackOptions, Renderer, View, ViewConfig, ViewParameters,
     ViewRandom, pack,
 };
 
@@ -154,7 +154,7 @@ fn damaged_images_neither_panic_nor_hang_nor_fill_memory() {
     let (mut readable, mut slowest) = (0, Duration::ZERO);
     let peak = peak_of(|| {
         for number in 0..10_000u64 {
-            let mut random = ViewRandom::new(9, 0, number, 0);
+            let mut random = ViewRandom::new(9, 0, number, View::Query);
             let mut bytes = originals[random.below(originals.len())].clone();
             match number % 5 {
                 0 => {

@@ -3,7 +3,8 @@
 use image::{Rgb, RgbImage, imageops};
 
 use super::{
-    CropBox, Decoder, Image, Planes, Renderer, Resizer, ViewConfig, ViewParameters, ViewRandom,
+    CropBox, Decoder, Image, Planes, Renderer, Resizer, View, ViewConfig, ViewParameters,
+    ViewRandom,
 };
 use crate::data::Dataset;
 
@@ -22,7 +23,9 @@ pub fn view_grid(
 ) -> RgbImage {
     let side = config.image_size as u32;
     let local = if config.local_views > 0 { config.local_size as u32 } else { 0 };
-    let (row_height, views) = (side.max(local) + GAP, 2 + config.local_views as u32);
+    let row_height = side.max(local) + GAP;
+    let locals = (0..config.local_views as u32).map(View::Local);
+    let views: Vec<View> = [View::Query, View::Key].into_iter().chain(locals).collect();
     let pair_width = 2 * (side + GAP) + config.local_views as u32 * (local + GAP);
     let rows = images.min(dataset.len());
     let mut picture = RgbImage::from_pixel(
@@ -48,10 +51,10 @@ pub fn view_grid(
         paste(&mut picture, &original, GAP, top);
         let mut left = GAP + side + GAP;
         for epoch in 0..pairs as u64 {
-            for view in 0..views {
-                let small = usize::from(view >= 2);
+            for &view in &views {
+                let small = usize::from(matches!(view, View::Local(_)));
                 let drawn_with = [config, &local_config][small];
-                let mut random = ViewRandom::new(seed, epoch, index as u64, view.into());
+                let mut random = ViewRandom::new(seed, epoch, index as u64, view);
                 let parameters =
                     ViewParameters::draw(drawn_with, image.width, image.height, &mut random);
                 let made = renderers[small].training(&image, &parameters);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ConfigError, CropBox, Decoder, Image, Renderer, ViewConfig, ViewParameters, ViewRandom,
+    ConfigError, CropBox, Decoder, Image, Renderer, View, ViewConfig, ViewParameters, ViewRandom,
 };
 use crate::data::Dataset;
 
@@ -587,8 +587,12 @@ impl Maker {
                 return CropBox { left: 0, top: 0, width, height };
             };
             parameters.extend((0..slots.len()).map(|view| {
-                let config = if view < 2 { &shared.config } else { local_config };
-                let mut random = ViewRandom::new(seed, epoch, index as u64, view as u64);
+                let (config, view) = match view {
+                    0 => (&shared.config, View::Query),
+                    1 => (&shared.config, View::Key),
+                    view => (local_config, View::Local(view as u32 - 2)),
+                };
+                let mut random = ViewRandom::new(seed, epoch, index as u64, view);
                 ViewParameters::draw(config, width, height, &mut random)
             }));
             let crops = parameters.iter().map(|parameters| parameters.crop);

@@ -40,6 +40,8 @@ pub use pack::{Encoding, PackOptions, PackReport, pack};
 pub use parameters::{Jitter, JitterStep, ViewParameters};
 pub use planes::Planes;
 pub use random::ViewRandom;
+
+pub use crate::random::View;
 pub use render::Renderer;
 pub use resize::{CropBox, Resizer};
 pub use stats::measure_stats;

@@ -152,12 +152,18 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::random::View;
 
     const DRAWS: u64 = 20_000;
 
     fn draws(config: &ViewConfig, width: usize, height: usize) -> Vec<ViewParameters> {
         let draw = |index| {
-            ViewParameters::draw(config, width, height, &mut ViewRandom::new(1, 2, index, 0))
+            ViewParameters::draw(
+                config,
+                width,
+                height,
+                &mut ViewRandom::new(1, 2, index, View::Query),
+            )
         };
         (0..DRAWS).map(draw).collect()
     }
@@ -276,7 +282,7 @@ mod tests {
         let config = ViewConfig::v2(224);
         let crops: Vec<CropBox> = (0..100_000)
             .map(|index| {
-                let mut random = ViewRandom::new(7, 0, index, 1);
+                let mut random = ViewRandom::new(7, 0, index, View::Key);
                 ViewParameters::draw(&config, 500, 375, &mut random).crop
             })
             .collect();
@@ -307,7 +313,7 @@ mod tests {
         let config = ViewConfig { jitter_probability: 1.0, ..ViewConfig::v2(224) };
         let draws: Vec<ViewParameters> = (0..100_000)
             .map(|index| {
-                let mut random = ViewRandom::new(8, 1, index, 0);
+                let mut random = ViewRandom::new(8, 1, index, View::Query);
                 ViewParameters::draw(&config, 500, 375, &mut random)
             })
             .collect();
@@ -357,14 +363,21 @@ mod tests {
     #[test]
     fn a_view_changes_with_each_of_its_four_numbers() {
         let config = ViewConfig::v2(32);
-        let draw = |key: [u64; 4]| {
-            let mut random = ViewRandom::new(key[0], key[1], key[2], key[3]);
+        let draw = |seed, epoch, image, view| {
+            let mut random = ViewRandom::new(seed, epoch, image, view);
             ViewParameters::draw(&config, 500, 375, &mut random)
         };
-        let base = draw([3, 4, 5, 0]);
-        assert_eq!(base, draw([3, 4, 5, 0]));
-        for other in [[4, 4, 5, 0], [3, 5, 5, 0], [3, 4, 6, 0], [3, 4, 5, 1], [4, 3, 5, 0]] {
-            assert_ne!(base, draw(other), "{other:?}");
+        let base = draw(3, 4, 5, View::Query);
+        assert_eq!(base, draw(3, 4, 5, View::Query));
+        for (seed, epoch, image, view) in [
+            (4, 4, 5, View::Query),
+            (3, 5, 5, View::Query),
+            (3, 4, 6, View::Query),
+            (3, 4, 5, View::Key),
+            (3, 4, 5, View::Local(0)),
+            (4, 3, 5, View::Query),
+        ] {
+            assert_ne!(base, draw(seed, epoch, image, view), "{seed} {epoch} {image} {view:?}");
         }
     }
 }

@@ -1,24 +1,22 @@
 //! The random numbers of one view.
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_chacha::rand_core::Rng;
 
-/// A stream of random numbers that depends on (seed, epoch, index, view) alone.
+use crate::random::{Purpose, View, generator};
+
+/// A stream of random numbers that depends on (seed, epoch, image, view) alone.
 ///
-/// The four numbers are the key of a ChaCha stream cipher, so streams of neighbouring images share
-/// nothing, and no thread needs to know what another has drawn. The distributions are written out
-/// here because those of a library may change between releases, and with them every resumed run.
+/// Streams of neighbouring images share nothing, and no thread needs to know what another has drawn.
+/// The distributions are written out here because those of a library may change between releases,
+/// and with them every resumed run.
 #[derive(Clone, Debug)]
 pub struct ViewRandom(ChaCha8Rng);
 
 impl ViewRandom {
-    /// The stream of view `view` of image `index` in `epoch` of a run with `seed`.
-    pub fn new(seed: u64, epoch: u64, index: u64, view: u64) -> ViewRandom {
-        let mut key = [0; 32];
-        for (place, number) in key.chunks_exact_mut(8).zip([seed, epoch, index, view]) {
-            place.copy_from_slice(&number.to_le_bytes());
-        }
-        ViewRandom(ChaCha8Rng::from_seed(key))
+    /// The stream of `view` of the image of index `image` in `epoch` of a run with `seed`.
+    pub fn new(seed: u64, epoch: u64, image: u64, view: View) -> ViewRandom {
+        ViewRandom(generator(seed, Purpose::View { epoch, image, view }))
     }
 
     /// Uniform in [0, 1), a multiple of 2⁻⁵³.

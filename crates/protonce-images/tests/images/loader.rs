@@ -7,7 +7,8 @@ use std::sync::Arc;
 use image::{Rgb, RgbImage};
 use protonce_images::data::Dataset;
 use protonce_images::views::{
-    Batch, Loader, LoaderError, Renderer, ViewConfig, ViewParameters, ViewRandom, check, decode,
+    Batch, Loader, LoaderError, Renderer, View, ViewConfig, ViewParameters, ViewRandom, check,
+    decode,
 };
 use tempfile::TempDir;
 
@@ -102,12 +103,12 @@ fn views_are_what_the_renderer_makes() {
 
     let loader = Loader::training(dataset, config.clone(), plan, 9, 8, 1).unwrap();
     let batch = &batches(loader)[0];
-    for view in 0..2 {
+    for (number, view) in [View::Query, View::Key].into_iter().enumerate() {
         let mut random = ViewRandom::new(9, 8, 3, view);
         let parameters = ViewParameters::draw(&config, image.width, image.height, &mut random);
         let pixel = renderer.training(&image, &parameters).samples[0];
         renderer.normalise_into(&mut expected);
-        assert!(batch.views[view as usize] == expected);
+        assert!(batch.views[number] == expected);
         let first = (f32::from(pixel) / 255.0 - 0.485) / 0.229;
         assert!((expected[0] - first).abs() < 1e-6);
     }

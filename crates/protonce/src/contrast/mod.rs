@@ -8,7 +8,6 @@ mod queue;
 
 pub use queue::Queue;
 
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Reduction, Tensor};
@@ -73,15 +72,20 @@ fn cross_entropy(logits: &Tensor, target: &Tensor) -> Contrast {
 }
 
 /// Up to `negatives` of `clusters` prototypes, drawn without replacement from those that are not in
-/// `own`. The same draw for the same `seed`.
-pub fn sample_negatives(own: &[i64], clusters: i64, negatives: usize, seed: [u8; 32]) -> Vec<i64> {
+/// `own`.
+pub fn sample_negatives(
+    own: &[i64],
+    clusters: i64,
+    negatives: usize,
+    mut random: ChaCha8Rng,
+) -> Vec<i64> {
     let mut taken = vec![false; clusters as usize];
     for &prototype in own {
         taken[prototype as usize] = true;
     }
     let mut free: Vec<i64> = (0..clusters).filter(|&c| !taken[c as usize]).collect();
     if free.len() > negatives {
-        let (chosen, _) = free.partial_shuffle(&mut ChaCha8Rng::from_seed(seed), negatives);
+        let (chosen, _) = free.partial_shuffle(&mut random, negatives);
         return chosen.to_vec();
     }
     free
@@ -89,24 +93,26 @@ pub fn sample_negatives(own: &[i64], clusters: i64, negatives: usize, seed: [u8;
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+
     use super::*;
 
     #[test]
     fn negatives_are_distinct_and_never_a_prototype_of_the_batch() {
         let own = [3, 3, 7, 0];
-        let drawn = sample_negatives(&own, 20, 10, [1; 32]);
+        let drawn = sample_negatives(&own, 20, 10, ChaCha8Rng::from_seed([1; 32]));
         assert_eq!(drawn.len(), 10);
         let distinct: std::collections::BTreeSet<_> = drawn.iter().collect();
         assert_eq!(distinct.len(), 10);
         assert!(drawn.iter().all(|c| !own.contains(c) && (0..20).contains(c)));
-        assert_eq!(drawn, sample_negatives(&own, 20, 10, [1; 32]));
-        assert_ne!(drawn, sample_negatives(&own, 20, 10, [2; 32]));
+        assert_eq!(drawn, sample_negatives(&own, 20, 10, ChaCha8Rng::from_seed([1; 32])));
+        assert_ne!(drawn, sample_negatives(&own, 20, 10, ChaCha8Rng::from_seed([2; 32])));
     }
 
     #[test]
     fn fewer_free_prototypes_than_asked_for_are_all_taken() {
-        assert_eq!(sample_negatives(&[1, 2], 4, 16_384, [0; 32]), [0, 3]);
-        assert!(sample_negatives(&[0, 1], 2, 16_384, [0; 32]).is_empty());
+        assert_eq!(sample_negatives(&[1, 2], 4, 16_384, ChaCha8Rng::from_seed([0; 32])), [0, 3]);
+        assert!(sample_negatives(&[0, 1], 2, 16_384, ChaCha8Rng::from_seed([0; 32])).is_empty());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The queue: a ring of the keys of past images, the negatives of InfoNCE (MoCo §3.2).
 
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
+use protonce_images::random::{Purpose, generator};
 use rand_distr::{Distribution, StandardNormal};
 use tch::{Device, Tensor};
 
@@ -17,7 +16,7 @@ impl Queue {
     /// `length` random directions of `dim` dimensions, which real keys then replace.
     pub fn new(length: i64, dim: i64, device: Device, seed: u64) -> Queue {
         let random: Vec<f32> = StandardNormal
-            .sample_iter(ChaCha8Rng::seed_from_u64(seed))
+            .sample_iter(generator(seed, Purpose::Initial))
             .take((length * dim) as usize)
             .collect();
         let keys = normalise_rows(&Tensor::from_slice(&random).view([length, dim]));

@@ -2,7 +2,8 @@
 
 use std::ops::{Bound, RangeBounds};
 
-use rand::{RngExt, SeedableRng};
+use protonce_images::random::{Purpose, generator};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, Uniform};
 use tch::{Device, Kind, Tensor};
@@ -44,7 +45,7 @@ impl Parameters {
             buffer_names: Vec::new(),
             buffers: Vec::new(),
             initial: Vec::new(),
-            random: ChaCha8Rng::seed_from_u64(seed),
+            random: generator(seed, Purpose::Initial),
         }
     }
 

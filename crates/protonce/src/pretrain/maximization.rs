@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
 use super::error::PretrainError;
 use super::loss_sums::LossSums;
-use super::random::{Purpose, random_key};
 use super::run_folder::{NamedTensors, RunError};
 use super::setup::precision;
 use crate::contrast::{Contrast, Queue, info_nce, proto_nce, sample_negatives};
@@ -19,6 +17,7 @@ use crate::encoder::{MomentumPair, Sgd, image_tensor};
 use crate::profile::{self, Part};
 use crate::prototypes::Prototypes;
 use crate::world::World;
+use protonce_images::random::{Purpose, generator};
 use protonce_images::views::Batch;
 use protonce_run::{Config, Expectation, Method};
 
@@ -66,13 +65,14 @@ impl Trainer {
     ) -> LossSums {
         let config = &self.config;
         let count = batch.indices.len();
-        let key_for = |purpose| random_key(config.seed, purpose, epoch, step);
+        let (epoch, step) = (epoch as u64, step as u64);
+        let random = |purpose| generator(config.seed, purpose);
 
         // The momentum encoder follows, then sees the key views: keys [batch, dim].
         profile::part(Part::MovingAverage, || self.pair.update_momentum(config.encoder_momentum));
         let key_views = image_tensor(&batch.views[1], batch.image_size, self.device);
         let mut order: Vec<i64> = (0..count as i64).collect();
-        order.shuffle(&mut ChaCha8Rng::from_seed(key_for(Purpose::KeyOrder)));
+        order.shuffle(&mut random(Purpose::KeyOrder { epoch, step }));
         let order = upload(&order, self.device);
         let keys =
             profile::part(Part::Keys, || self.pair.keys(&key_views, config.bn_splits, &order));
@@ -86,7 +86,9 @@ impl Trainer {
         // Losses, with the queue as it was before this batch's keys.
         let images: Vec<i64> = batch.indices.iter().map(|&index| index as i64).collect();
         let losses = profile::part(Part::Losses, || {
-            self.losses(&queries, &keys, &images, granularities, &key_for)
+            self.losses(&queries, &keys, &images, granularities, &|granularity| {
+                random(Purpose::Negatives { epoch, step, granularity })
+            })
         });
 
         // Gradient descent with momentum and weight decay on all of θ.
@@ -119,14 +121,15 @@ impl Trainer {
         )
     }
 
-    /// What `queries` [batch, dim] of `images` [batch] are pulled by.
+    /// What `queries` [batch, dim] of `images` [batch] are pulled by; `random` draws the negatives of
+    /// the granularity of its number.
     fn losses(
         &self,
         queries: &Tensor,
         keys: &Tensor,
         images: &[i64],
         granularities: &[Prototypes],
-        key_for: &dyn Fn(Purpose) -> [u8; 32],
+        random: &dyn Fn(u16) -> ChaCha8Rng,
     ) -> Losses {
         let config = &self.config;
         let rows = Tensor::from_slice(images);
@@ -136,12 +139,11 @@ impl Trainer {
 
         // ProtoNCE, averaged over the granularities.
         let (mut prototype_loss, mut prototype_accuracy) = (None::<Tensor>, None::<Tensor>);
-        for (m, granularity) in granularities.iter().enumerate() {
+        for (m, granularity) in (0..).zip(granularities) {
             let mut own = vec![0i64; images.len()];
             granularity.assignment.index_select(0, &rows).copy_data(&mut own, images.len());
             let clusters = granularity.prototypes.size()[0];
-            let seed = key_for(Purpose::Negatives(m));
-            let negatives = sample_negatives(&own, clusters, config.negatives, seed);
+            let negatives = sample_negatives(&own, clusters, config.negatives, random(m));
             let [own, negatives] = [own, negatives].map(|rows| upload(&rows, self.device));
             let term = proto_nce(queries, granularity, &own, &negatives, config.duplicates);
             let share = 1.0 / granularities.len() as f64;

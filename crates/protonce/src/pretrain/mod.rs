@@ -16,7 +16,6 @@ mod loss_sums;
 mod maximization;
 pub mod measure;
 mod order;
-mod random;
 mod run;
 pub(crate) mod run_folder;
 mod setup;

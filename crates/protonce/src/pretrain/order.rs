@@ -3,12 +3,10 @@
 //! Enters: the number of images and, for an archive, its size. Leaves: every image's index once, in an
 //! order that follows from the seed and the epoch alone, so that a resumed run goes on in the same one.
 
+use protonce_images::random::{Purpose, generator};
 use protonce_run::{Config, Shuffle};
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-
-use super::random::{Purpose, random_key};
 
 /// All of `images` in an order that follows from the seed and the epoch; `bytes` is the size of all
 /// together, where it is known.
@@ -18,8 +16,7 @@ pub(super) fn order(
     bytes: Option<u64>,
     epoch: usize,
 ) -> Vec<usize> {
-    let key = random_key(config.seed, Purpose::Order, epoch, 0);
-    let mut random = ChaCha8Rng::from_seed(key);
+    let mut random = generator(config.seed, Purpose::Order { epoch: epoch as u64 });
     let mut order: Vec<usize> = (0..images).collect();
     match (config.shuffle, bytes) {
         (Shuffle::Local, Some(bytes)) => shuffle_locally(&mut order, bytes, &mut random),
