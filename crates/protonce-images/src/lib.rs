@@ -30,6 +30,11 @@
 //! [`data`] knows names, labels and bytes and decodes nothing; [`views`] turns bytes into pixels;
 //! [`random`] has a stream of numbers for everything that is drawn at random.
 
+mod batches;
 pub mod data;
 pub mod random;
+mod threads;
 pub mod views;
+
+pub use batches::{batch_count, batches};
+pub use threads::threads;

@@ -418,14 +418,13 @@ impl Config {
         }
     }
 
-    /// Threads that make views: as configured, else one a core, of which `on_gpu` leaves one to the
+    /// Threads that make views: as configured, else one per core, of which `on_gpu` leaves one to the
     /// thread that feeds the GPU.
     pub fn threads_of_loader(&self, on_gpu: bool) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = protonce_images::threads(self.loader_threads);
         match self.loader_threads {
-            0 if on_gpu => cores.saturating_sub(1).max(1),
-            0 => cores,
-            threads => threads,
+            0 if on_gpu => threads.saturating_sub(1).max(1),
+            _ => threads,
         }
     }
 
@@ -453,14 +452,9 @@ impl Config {
         }))
     }
 
-    /// Steps of an epoch over `images` images: a last batch may be smaller, but a single image left
-    /// over joins the batch before it.
+    /// Steps of an epoch over `images` images, one per batch (see [`protonce_images::batches`]).
     pub fn steps_per_epoch(&self, images: usize) -> usize {
-        match (images / self.batch_size, images % self.batch_size) {
-            (0, _) => 1,
-            (whole, 0 | 1) => whole,
-            (whole, _) => whole + 1,
-        }
+        protonce_images::batch_count(images, self.batch_size)
     }
 
     /// The learning rate of `epoch`, counted from 0.

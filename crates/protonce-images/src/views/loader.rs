@@ -175,10 +175,7 @@ impl Loader {
         if let Some(&index) = plan.iter().flatten().find(|&&index| index >= length) {
             return Err(LoaderError::IndexOutOfRange { index, length });
         }
-        let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
+        let threads = crate::threads(threads);
         let ahead = batches_ahead(&config, &plan, mode, threads);
         let at_once = images_at_once(&config, &plan, mode, threads);
         Loader::spawn(Arc::new(Shared::new(dataset, config, plan, mode, ahead, at_once)), threads)

@@ -66,10 +66,7 @@ pub fn pack(
     options: PackOptions,
     mut progress: impl FnMut(usize) -> bool,
 ) -> Result<Option<PackReport>, DataError> {
-    let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
+    let threads = crate::threads(options.threads);
     let mut writer = PackWriter::open(out, origin(dataset, options))?;
     let resumed = writer.len();
     let mut report = PackReport { images: dataset.len(), resumed, bytes: 0, broken: Vec::new() };

@@ -47,19 +47,6 @@ fn shuffle_locally(order: &mut Vec<usize>, bytes: u64, random: &mut ChaCha8Rng) 
     *order = shuffled;
 }
 
-/// `order` in batches of `size`; the last may be smaller, but a single image left over joins the
-/// batch before it, for it would have nothing to be told apart from.
-pub(super) fn into_batches(order: &[usize], size: usize) -> Vec<Vec<usize>> {
-    let mut batches: Vec<Vec<usize>> = order.chunks(size).map(<[usize]>::to_vec).collect();
-    if batches.len() > 1 && batches.last().is_some_and(|last| last.len() == 1) {
-        let left_over = batches.pop().unwrap_or_default();
-        if let Some(last) = batches.last_mut() {
-            last.extend(left_over);
-        }
-    }
-    batches
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ use super::batches::Batches;
 use super::error::PretrainError;
 use super::loss_sums::LossSums;
 use super::maximization::Trainer;
-use super::order::{into_batches, order};
+use super::order::order;
 use super::run_folder::{NamedTensors, Position, RunFolder};
 use super::setup::{Setup, Start, check_sizes, choose_conv_plan};
 use super::validation::Validation;
@@ -147,7 +147,7 @@ impl<'a, 'b> Run<'a, 'b> {
     /// known to be unreadable.
     pub(super) fn batches(&self, epoch: usize) -> Result<Batches, PretrainError> {
         let order = order(self.config, self.dataset.len(), self.dataset.bytes(), epoch);
-        let batches = into_batches(&order, self.config.batch_size);
+        let batches = protonce_images::batches(&order, self.config.batch_size);
         let readable = |batch: &Vec<usize>| {
             let kept = batch.iter().filter(|index| !self.unreadable.contains_key(index));
             kept.copied().collect()
