@@ -9,6 +9,8 @@ mod cluster;
 mod data;
 mod embed;
 mod eval;
+mod manual;
+mod panics;
 mod pretrain;
 mod progress;
 mod report;
@@ -70,18 +72,22 @@ enum Command {
     /// Look at a pile of images, or pack it into one fast file.
     #[command(subcommand)]
     Data(data::Command),
+    /// Print what makes a shell complete this program's commands, flags and values.
+    Completions(manual::CompletionsArguments),
+    /// Write the manual pages: one of each command.
+    Man(manual::ManArguments),
 }
 
 fn main() -> ExitCode {
     // A panic ends in one sentence too: libtorch reports errors, such as a lack of memory, that way.
-    std::panic::set_hook(Box::new(|_| {}));
+    panics::record();
     let result = std::panic::catch_unwind(run);
     let error = match result {
         Ok(Ok(())) => return ExitCode::SUCCESS,
         Ok(Err(error)) => error,
         Err(panic) => anyhow::anyhow!("{}", explain(&*panic)),
     };
-    eprintln!("protonce: {}", sentence(&error));
+    eprintln!("protonce: {}", with_place(sentence(&error), panics::place()));
     match error.downcast_ref::<protonce_run::ConfigError>() {
         Some(_) => ExitCode::from(2),
         None => ExitCode::FAILURE,
@@ -99,6 +105,8 @@ fn run() -> anyhow::Result<()> {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Bench(command) => bench::run(&command),
         Command::Data(command) => data::run(&command),
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
     }
 }
 
@@ -111,6 +119,14 @@ fn sentence(error: &anyhow::Error) -> String {
         }
     }
     said
+}
+
+/// A sentence that asks for a report says where the panic happened; others have no use for that.
+fn with_place(sentence: String, place: Option<String>) -> String {
+    match place {
+        Some(place) if sentence.contains("please report") => format!("{sentence} (at {place})"),
+        _ => sentence,
+    }
 }
 
 /// One sentence out of a panic's message.
@@ -126,4 +142,21 @@ fn explain(panic: &(dyn std::any::Any + Send)) -> String {
         return format!("out of memory; use a smaller --batch-size or --image-size ({first})");
     }
     format!("met a bug, please report it: {first}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bug_is_told_with_its_place_and_a_lack_of_memory_without() {
+        let place = || Some("protonce/src/encoder/mod.rs:7".to_owned());
+        let said = |message: &'static str| with_place(explain(&message), place());
+        let bug = "met a bug, please report it: shapes differ (at protonce/src/encoder/mod.rs:7)";
+        assert_eq!(said("shapes differ\nC++ stack"), bug);
+        let memory = "out of memory; use a smaller --batch-size or --image-size (DefaultCPUAllocator: \
+                      can't allocate memory)";
+        assert_eq!(said("DefaultCPUAllocator: can't allocate memory\nC++ stack"), memory);
+        assert_eq!(with_place("no such file".to_owned(), place()), "no such file");
+    }
 }

@@ -28,7 +28,8 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts Chromium, if there is one; says loudly when there is not.
+    /// Starts Chromium, if there is one; says loudly when there is not. The one that
+    /// `PROTONCE_CHROMIUM` names must be there.
     pub fn start() -> Option<Browser> {
         let Some(chromium) = chromium() else {
             eprintln!(

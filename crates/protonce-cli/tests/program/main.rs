@@ -10,6 +10,7 @@ mod evaluations;
 mod images;
 mod large;
 mod live;
+mod manual;
 mod refusals;
 mod report;
 mod resume;

@@ -101,7 +101,8 @@ fn on_a_terminal(command: &std::process::Command, no_colour: bool) -> Option<Str
             assert!(output.status.success());
             Some(String::from_utf8_lossy(&output.stdout).into_owned())
         }
-        Err(_) => {
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
             eprintln!("SKIPPED: the dashboard was not looked at, for want of the program `script`");
             None
         }

@@ -8,7 +8,7 @@ use protonce_run::{Architecture, EncoderConfig};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
-use crate::fixtures::load;
+use super::fixtures::load;
 
 /// `count` numbers in [−½, ½) that follow from `stream` alone, the same here and in Python.
 fn numbers(stream: u32, count: i64) -> Vec<f32> {

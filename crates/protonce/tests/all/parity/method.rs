@@ -11,7 +11,7 @@ use protonce_run::Config;
 use protonce_run::Duplicates;
 use tch::{Kind, Tensor};
 
-use crate::fixtures::{Tensors, load};
+use super::fixtures::{Tensors, load};
 
 #[test]
 fn losses_and_gradient_are_the_published_ones() {

@@ -1,8 +1,5 @@
 //! Weights that come in, go out and come back.
 
-// Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::path::{Path, PathBuf};
 
 use protonce::encoder::{BatchStats, Encoder, Precision, image_tensor};
@@ -26,15 +23,17 @@ fn to(target: Target) -> Export {
     Export { target, head: true, fold: false, licence: None }
 }
 
-/// A file of `../shared/fixtures`, or of the folder in `PROTONCE_FIXTURES`; says so when it is missing.
+/// A file of `fixtures/` in the folder of large files that are kept beside the repository, or none, said
+/// loudly. It must be there where `PROTONCE_SHARED` says so.
 fn fixture(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("PROTONCE_FIXTURES").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"),
-        PathBuf::from,
-    );
-    let path = folder.join(name);
-    if !path.exists() {
-        eprintln!("SKIPPED: {} is missing, set PROTONCE_FIXTURES", path.display());
+    let named = std::env::var_os("PROTONCE_SHARED").map(PathBuf::from);
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let path = named.clone().unwrap_or_else(beside).join("fixtures").join(name);
+    if named.is_none() && !path.exists() {
+        eprintln!(
+            "SKIPPED: {} is absent; set PROTONCE_SHARED to the folder that holds fixtures/{name}",
+            path.display()
+        );
         return None;
     }
     Some(path)

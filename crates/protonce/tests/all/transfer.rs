@@ -1,8 +1,5 @@
 //! Evaluations leave the encoder as it is, and learn what there is to learn.
 
-// Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::path::Path;
 
 use protonce::encoder::{Output, Precision};
