@@ -1,5 +1,5 @@
-//! The layers that networks are made of. A layer is where its parameters stand in θ, and what it
-//! computes with them.
+//! The layers that networks are made of. A layer knows its parameters by their numbers in [`Parameters`],
+//! so that one network computes with the weights of any encoder.
 
 use tch::{Kind, Tensor};
 
@@ -166,8 +166,7 @@ pub(super) fn max_pool(x: &Tensor) -> Tensor {
     })
 }
 
-/// Global average pooling: [batch, channels, height, width] → float32
-/// [batch, channels].
+/// Global average pooling: [batch, channels, height, width] → float32 [batch, channels].
 pub(super) fn mean_pool(x: &Tensor) -> Tensor {
     x.mean_dim([2, 3].as_slice(), false, Kind::Float)
 }

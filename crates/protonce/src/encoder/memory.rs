@@ -1,4 +1,4 @@
-//! The memory of tensors on the CPU, for loops of our own.
+//! The memory of tensors on the CPU, for loops of our own: a tensor in, a slice of numbers out.
 
 use std::ops::Range;
 
