@@ -188,8 +188,8 @@ fn part_name(part: Part) -> &'static str {
 
 fn kernel_name(part: Part, kernel: Kernel) -> &'static str {
     match (kernel, part) {
-        (Kernel::Convolution, Part::Backward) => "convolutions again",
-        (Kernel::Normalisation, Part::Backward) => "normalise, again",
+        (Kernel::Convolution, Part::Backward) => "convolutions, recomputed",
+        (Kernel::Normalisation, Part::Backward) => "normalise, recomputed",
         (Kernel::Convolution, _) => "convolutions",
         (Kernel::InputGradient, _) => "convolutions: gradients of inputs",
         (Kernel::WeightGradient, _) => "convolutions: gradients of weights",

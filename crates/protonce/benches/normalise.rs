@@ -1,6 +1,6 @@
 //! What batch normalisation with its ReLU costs: `cargo bench -p protonce --bench normalise`.
 //!
-//! Milliseconds of processor time (all threads together) a pass, ours against libtorch's operations
+//! Milliseconds of processor time (all threads together) per pass, ours against libtorch's operations
 //! on the same tensors, by the kernel's clock (Linux only). Run it with
 //! `MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=-1 MALLOC_TOP_PAD_=268435456
 //! GOMP_SPINCOUNT=1000`: memory kept as the program keeps it, or page faults are most of what
@@ -29,7 +29,7 @@ fn main() {
                         normalise(x, norm, residual, Activation::Relu, BatchStats::Batch).tensor
                     });
                     let theirs = case.measure(by_libtorch);
-                    // What the loss that starts the way back costs.
+                    // What the loss that starts the backward pass costs.
                     let loss = case.measure(|x, _, _| x)[1];
                     println!(
                         "{threads} threads, {shape:?} {kind:?}{}: forward {:.2} ms (libtorch \

@@ -60,7 +60,7 @@ fn layer(name: &str, batch: i64, channels: i64, side: i64) {
             let loss = (output * &gradient).sum(Kind::Float);
             best(|| drop(Tensor::run_backward(&[&loss], &[&leaf], true, false)))
         });
-        // The product with the gradient has a way back too.
+        // The product with the gradient has a backward pass too.
         let scaled = gradient.detach().set_requires_grad(true);
         let loss = (&scaled * &gradient).sum(Kind::Float);
         let own = best(|| drop(Tensor::run_backward(&[&loss], &[&scaled], true, false)));

@@ -1,14 +1,12 @@
-//! Where tensors live and arithmetic happens.
+//! Where tensors live and arithmetic happens: the name of a device in, the device out, if this machine
+//! has it.
 
-use tch::kind::Element;
-use tch::{Cuda, Device, Tensor};
+use tch::{Cuda, Device};
 
-use crate::encoder::pinned;
-
-/// A device that was asked for and cannot be had.
+/// Why a device that was asked for cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// A name that is none.
+    /// No device has this name.
     #[error("unknown device \"{0}\": expected auto, cpu, cuda, cuda:N or mps")]
     Unknown(String),
     /// A device that this machine or this libtorch does not have.
@@ -16,7 +14,7 @@ pub enum DeviceError {
     Missing {
         /// What was asked for.
         name: String,
-        /// Why it cannot be had.
+        /// Why it is not there.
         reason: String,
     },
 }
@@ -49,27 +47,12 @@ pub fn device(name: &str) -> Result<Device, DeviceError> {
     }
 }
 
-/// `values` on `device`: [values]. Nobody waits for a GPU to come to it: what is queued there goes on
-/// meanwhile.
-pub(crate) fn upload<T: Element>(values: &[T], device: Device) -> Tensor {
-    match device {
-        Device::Cuda(_) => {
-            let (data, length) = (values.as_ptr().cast(), values.len() as i64);
-            // SAFETY: initialised numbers of that kind, borrowed until they are copied.
-            let borrowed =
-                unsafe { Tensor::from_blob(data, &[length], &[1], T::KIND, Device::Cpu) };
-            pinned(&borrowed).to_device_(device, T::KIND, true, false)
-        }
-        _ => Tensor::from_slice(values).to_device(device),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_that_are_none_are_refused_with_those_that_are() {
+    fn unknown_names_are_refused_with_the_known_ones() {
         for name in ["gpu", "cuda:", "cuda:x", ""] {
             assert!(device(name).unwrap_err().to_string().contains("cuda:N"), "{name}");
         }

@@ -1,9 +1,9 @@
-//! Where the time of a training step goes: its parts, and within them the kernels that do the work.
+//! A profiler for training steps: a step in, the time of its parts and of the kernels within them out.
 //!
-//! Training announces what it does, by [`part`] and [`kernel`], to a clock that runs only inside
-//! [`record`]. Where none runs, an announcement costs a look at a thread-local variable. A backward
-//! pass on a CPU runs on the thread that asks for it, so its kernels are seen too; on a GPU the parts
-//! are waited for and timed as wholes.
+//! The code that does the work opens the scopes, [`part`] and within it [`kernel`]; they are timed only
+//! inside [`record`], and elsewhere cost a look at a thread-local variable. A backward pass on a CPU runs
+//! on the thread that asks for it, so its kernels are seen too. On a GPU, which is told its work ahead of
+//! time, a part is waited for and timed as a whole, and kernels are not.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use tch::{Cuda, Device};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
-    /// The momentum encoder's parameters follow.
+    /// The moving average: the momentum encoder's parameters.
     MovingAverage,
     /// The momentum encoder's forward pass: keys.
     Keys,
@@ -24,17 +24,17 @@ pub enum Part {
     Queries,
     /// InfoNCE and ProtoNCE, with the sampling of negatives.
     Losses,
-    /// The gradient of the loss.
+    /// The backward pass: the gradient of the loss.
     Backward,
     /// The optimiser's step.
     Optimiser,
 }
 
-/// What most of the work within a part is.
+/// The operations that most of the work within a part consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kernel {
-    /// Convolutions forward; in a backward pass, those of checkpointed blocks again.
+    /// Convolutions forward; in a backward pass, those that checkpointed blocks recompute.
     Convolution,
     /// Convolutions' gradients of their inputs.
     InputGradient,
@@ -46,21 +46,21 @@ pub enum Kernel {
     NormalisationGradient,
 }
 
-/// What was measured of a kernel, all its calls together.
+/// The time of a kernel, all its calls together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct KernelTime {
     /// Wall time.
     pub seconds: f64,
-    /// Additions and multiplications of the direct method; 0 where nobody counts them.
+    /// Additions and multiplications of the direct method; 0 where they are not counted.
     pub operations: f64,
 }
 
-/// What was measured of a part, all its calls together.
+/// The time of a part, all its calls together.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct PartTime {
     /// Wall time, kernels included.
     pub seconds: f64,
-    /// Of which in kernels.
+    /// The share of each kernel in it.
     pub kernels: BTreeMap<Kernel, KernelTime>,
 }
 
@@ -82,7 +82,7 @@ thread_local! {
     static PROFILE: RefCell<Option<Profile>> = const { RefCell::new(None) };
 }
 
-/// Runs `body`, which works on `device`, under a clock: its result and what the clock saw.
+/// Runs and profiles `body`, which works on `device`: its result and the time of its parts.
 pub fn record<T>(device: Device, body: impl FnOnce() -> T) -> (T, BTreeMap<Part, PartTime>) {
     PROFILE.set(Some(Profile { device, parts: BTreeMap::new(), current: None }));
     let result = body();
@@ -90,7 +90,7 @@ pub fn record<T>(device: Device, body: impl FnOnce() -> T) -> (T, BTreeMap<Part,
     (result, profile.map(|profile| profile.parts).unwrap_or_default())
 }
 
-/// Runs `body` as a part of a step; parts do not contain one another.
+/// Runs `body` in the scope of a part; parts do not contain one another.
 pub(crate) fn part<T>(part: Part, body: impl FnOnce() -> T) -> T {
     let Some(device) = with(|profile| {
         profile.current = Some(part);
@@ -110,10 +110,10 @@ pub(crate) fn part<T>(part: Part, body: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Runs `body` as a kernel of the current part; kernels do not contain one another. `operations` are
-/// those of the direct method.
+/// Runs `body` in the scope of a kernel of the current part; kernels do not contain one another.
+/// `operations` are those of the direct method.
 pub(crate) fn kernel<T>(kernel: Kernel, operations: f64, body: impl FnOnce() -> T) -> T {
-    // What a GPU is told takes no time here.
+    // On a GPU, only handing over the work would be timed.
     let part = with(|profile| profile.current.filter(|_| profile.device == Device::Cpu)).flatten();
     let Some(part) = part else { return body() };
     let start = Instant::now();
@@ -127,12 +127,12 @@ pub(crate) fn kernel<T>(kernel: Kernel, operations: f64, body: impl FnOnce() -> 
     result
 }
 
-/// What `body` makes of the clock, if one runs on this thread.
+/// Runs `body` on this thread's profile, if one is being recorded.
 fn with<T>(body: impl FnOnce(&mut Profile) -> T) -> Option<T> {
     PROFILE.with_borrow_mut(|profile| profile.as_mut().map(body))
 }
 
-/// Waits until `device` has done what it was told.
+/// Waits until `device` has done all the work that it was given.
 fn finish(device: Device) {
     if let Device::Cuda(number) = device {
         Cuda::synchronize(number as i64);
@@ -153,7 +153,7 @@ mod tests {
                 kernel(Kernel::Convolution, 6.0, sleep);
                 sleep();
             });
-            // Of no part.
+            // Outside of any part.
             kernel(Kernel::Convolution, 7.0, sleep);
             9
         };

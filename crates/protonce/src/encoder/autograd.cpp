@@ -1,7 +1,7 @@
-// What tch does not offer: an operation whose backward pass is written in Rust, gradients for a given
-// gradient of the output, the two gradients of a convolution one by one, libtorch's own threads for
-// loops written in Rust, convolutions on a GPU that give the same bits every time, and memory that a GPU
-// reads by itself. See autograd.rs for the meaning of each.
+// What tch does not offer: an operation whose backward pass is written in Rust and gradients for a given
+// gradient of the output (autograd.rs), the two gradients of a convolution one by one and convolutions on
+// a GPU that give the same bits every time (convolution/libtorch.rs), libtorch's own threads for loops
+// written in Rust (parallel.rs), and page-locked memory that a GPU reads by itself (upload.rs).
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
@@ -20,7 +20,7 @@ using torch::autograd::variable_list;
 
 namespace {
 
-// A sentence that crosses from one language to the other; empty when nothing went wrong.
+// A sentence that crosses from one language to the other (message.rs); empty when nothing went wrong.
 struct Message {
     char text[1024];
 };
@@ -127,6 +127,6 @@ at::Tensor *protonce_pinned(at::Tensor *tensor, Message *message) {
     return result;
 }
 
-void protonce_repeatable_convolutions() { at::globalContext().setDeterministicCuDNN(true); }
+void protonce_deterministic_cudnn() { at::globalContext().setDeterministicCuDNN(true); }
 
 }  // extern "C"

@@ -1,17 +1,16 @@
-//! Operations whose backward pass is ours.
+//! Operations whose backward pass is written in Rust.
 //!
 //! libtorch differentiates what is built from its own operations. Where a loop of our own is faster,
-//! [`differentiable`] puts its result into the autograd graph with a closure for the way back, and
-//! [`parallel_for`] runs the loop on the threads that libtorch computes with, so that the two never
-//! fight for cores. The C++ half is `autograd.cpp`, since tch offers neither.
+//! [`differentiable`] puts its result into the autograd graph with a closure for the backward pass. The
+//! C++ half is `autograd.cpp`, since tch offers no such thing.
 
-use std::any::Any;
-use std::ffi::{c_char, c_int, c_void};
-use std::ops::Range;
+use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
+
+use super::message::Message;
 
 unsafe extern "C" {
     fn protonce_attach(
@@ -35,58 +34,6 @@ unsafe extern "C" {
         gradients: *mut *mut C_tensor,
         message: *mut Message,
     );
-    fn protonce_convolution_gradient(
-        gradient: *const C_tensor,
-        x: *const C_tensor,
-        weight: *const C_tensor,
-        stride: i64,
-        padding: i64,
-        groups: i64,
-        of_weight: c_int,
-        message: *mut Message,
-    ) -> *mut C_tensor;
-    fn protonce_parallel_for(
-        count: i64,
-        grain: i64,
-        body: unsafe extern "C" fn(*mut c_void, i64, i64),
-        context: *mut c_void,
-    );
-    fn protonce_pinned(tensor: *const C_tensor, message: *mut Message) -> *mut C_tensor;
-    fn protonce_repeatable_convolutions();
-}
-
-/// A sentence that crosses from one language to the other, ended by a zero; empty when nothing went
-/// wrong.
-#[repr(C)]
-struct Message([c_char; 1024]);
-
-impl Message {
-    const EMPTY: Message = Message([0; 1024]);
-
-    /// The sentence of a panic.
-    fn of(panic: &(dyn Any + Send)) -> Message {
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .filter(|text| !text.is_empty())
-            .unwrap_or("a backward pass written in Rust panicked");
-        let mut message = Message::EMPTY;
-        // The last place stays zero.
-        for (place, byte) in message.0[..1023].iter_mut().zip(text.bytes()) {
-            *place = byte as c_char;
-        }
-        message
-    }
-
-    /// Goes on as tch does when libtorch complains: panics with its words.
-    fn panic_if_any(&self) {
-        let bytes: Vec<u8> =
-            self.0.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0).collect();
-        if !bytes.is_empty() {
-            std::panic::panic_any(String::from_utf8_lossy(&bytes).into_owned());
-        }
-    }
 }
 
 /// The gradients of `inputs` for the `gradient` of `output`, whose graph is freed.
@@ -112,63 +59,6 @@ pub(super) fn gradients(output: &Tensor, gradient: &Tensor, inputs: &[&Tensor]) 
     message.panic_if_any();
     // SAFETY: without a message, each is a new tensor that is ours.
     found.into_iter().map(|tensor| unsafe { Tensor::from_ptr(tensor) }).collect()
-}
-
-/// What a gradient of a convolution is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Of {
-    Input,
-    Weight,
-}
-
-/// libtorch's gradient of a convolution's input `x` or of its weight, alone.
-///
-/// # Panics
-/// When libtorch fails, for example for lack of memory.
-pub(super) fn convolution_gradient(
-    of: Of,
-    gradient: &Tensor,
-    x: &Tensor,
-    weight: &Tensor,
-    [stride, padding, groups]: [i64; 3],
-) -> Tensor {
-    let mut message = Message::EMPTY;
-    // SAFETY: live tensors that the callee only reads.
-    let found = unsafe {
-        protonce_convolution_gradient(
-            gradient.as_ptr(),
-            x.as_ptr(),
-            weight.as_ptr(),
-            stride,
-            padding,
-            groups,
-            c_int::from(of == Of::Weight),
-            &mut message,
-        )
-    };
-    message.panic_if_any();
-    // SAFETY: without a message, a new tensor that is ours.
-    unsafe { Tensor::from_ptr(found) }
-}
-
-/// A copy of `tensor`, which is on the CPU, in memory that stays in its place, so that a GPU can fetch it
-/// while the processor does something else.
-///
-/// # Panics
-/// When libtorch fails, for example for want of a GPU.
-pub(crate) fn pinned(tensor: &Tensor) -> Tensor {
-    let mut message = Message::EMPTY;
-    // SAFETY: a live tensor that the callee only reads.
-    let copy = unsafe { protonce_pinned(tensor.as_ptr(), &mut message) };
-    message.panic_if_any();
-    // SAFETY: without a message, a new tensor that is ours.
-    unsafe { Tensor::from_ptr(copy) }
-}
-
-/// From now on cuDNN takes only those of its convolutions that give the same bits every time.
-pub(super) fn repeatable_convolutions() {
-    // SAFETY: sets a flag.
-    unsafe { protonce_repeatable_convolutions() }
 }
 
 /// From the gradient of an output to those of its inputs, in their order; `None` for an input that
@@ -204,7 +94,7 @@ pub(super) fn differentiable(
     output
 }
 
-/// Whether an operation on `inputs` has to remember anything for a way back.
+/// Whether an operation on `inputs` has to keep anything for a backward pass.
 pub(super) fn gradients_wanted(inputs: &[&Tensor]) -> bool {
     tch_grad_enabled() && inputs.iter().any(|input| input.requires_grad())
 }
@@ -235,11 +125,11 @@ unsafe extern "C" fn run_backward(
         let gradient = unsafe { Tensor::clone_from_ptr(gradient) };
         let found = backward(&gradient);
         assert_eq!(found.len(), *count, "one gradient, or none, for each input");
-        for (place, tensor) in found.into_iter().enumerate() {
+        for (number, tensor) in found.into_iter().enumerate() {
             if let Some(mut tensor) = tensor {
                 // SAFETY: within the room; the caller takes over the clone that is left behind.
                 unsafe {
-                    *gradients.add(place) = torch_sys::at_shallow_clone(tensor.as_mut_ptr());
+                    *gradients.add(number) = torch_sys::at_shallow_clone(tensor.as_mut_ptr());
                 }
             }
         }
@@ -255,39 +145,6 @@ unsafe extern "C" fn run_backward(
 unsafe extern "C" fn drop_closure(closure: *mut c_void) {
     // SAFETY: made by `Box::into_raw` of this type.
     drop(unsafe { Box::from_raw(closure.cast::<(usize, Backward)>()) });
-}
-
-/// Calls `body` with ranges that together cover 0..`count`, each of at least `grain` where possible,
-/// at the same time on libtorch's threads. Which range falls to which thread depends on nothing but
-/// `count`, `grain` and the number of threads.
-pub(crate) fn parallel_for(count: usize, grain: usize, body: impl Fn(Range<usize>) + Sync) {
-    unsafe extern "C" fn context<F: Fn(Range<usize>) + Sync>(
-        context: *mut c_void,
-        begin: i64,
-        end: i64,
-    ) {
-        // SAFETY: `context` is the `body` below, which outlives the loop and may be shared.
-        let body = unsafe { &*context.cast::<F>() };
-        // A panic must not unwind through C++.
-        if catch_unwind(AssertUnwindSafe(|| body(begin as usize..end as usize))).is_err() {
-            std::process::abort();
-        }
-    }
-    fn trampoline<F: Fn(Range<usize>) + Sync>(
-        _: &F,
-    ) -> unsafe extern "C" fn(*mut c_void, i64, i64) {
-        context::<F>
-    }
-    let context: *const _ = &body;
-    // SAFETY: the loop ends before this returns, so `body` lives long enough.
-    unsafe {
-        protonce_parallel_for(
-            count as i64,
-            grain.max(1) as i64,
-            trampoline(&body),
-            context.cast_mut().cast(),
-        );
-    }
 }
 
 #[cfg(test)]
@@ -316,19 +173,7 @@ mod tests {
     fn without_gradients_nothing_is_recorded() {
         let x = Tensor::ones([2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let _guard = tch::no_grad_guard();
-        let output = differentiable(&x * 2.0, &[&x], |_| unreachable!("no algorithm back"));
+        let output = differentiable(&x * 2.0, &[&x], |_| unreachable!("no backward pass"));
         assert!(!output.requires_grad());
-    }
-
-    #[test]
-    fn a_parallel_loop_covers_every_index_once() {
-        use std::sync::atomic::{AtomicUsize, Ordering};
-        let visits: Vec<AtomicUsize> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
-        parallel_for(visits.len(), 7, |range| {
-            for index in range {
-                visits[index].fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        assert!(visits.iter().all(|count| count.load(Ordering::Relaxed) == 1));
     }
 }

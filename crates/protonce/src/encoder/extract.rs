@@ -1,10 +1,12 @@
-//! Features or embeddings of a whole data set, batch by batch.
+//! Features or embeddings of a whole data set, batch by batch: an encoder and a loader in, a row per
+//! image out.
 
-use tch::{Device, Kind, Tensor};
-
-use super::{BatchStats, Encoder};
-use crate::device::upload;
 use protonce_images::views::{Batch, Loader, LoaderError, Unreadable};
+use tch::{Kind, Tensor};
+
+use super::model::Encoder;
+use super::normalise::BatchStats;
+use super::upload::image_tensor;
 
 /// What is computed of each image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +38,7 @@ pub fn extract(
     output: Output,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Extracted, LoaderError> {
-    let device = encoder.parameters().theta().device();
+    let device = encoder.device();
     let (mut images, mut rows, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
     extract_batches(encoder, loader, output, |batch, computed| {
         images.extend(batch.indices.iter().map(|&index| index as i64));
@@ -52,8 +54,8 @@ pub fn extract(
     Ok(Extracted { images, rows, unreadable })
 }
 
-/// As [`extract`], but hands every batch with its rows (none if no image of it can be read) to `each`
-/// and keeps nothing.
+/// As [`extract`], but hands every batch to `each` with its rows, or without where none of its images
+/// can be read, and keeps nothing.
 ///
 /// # Errors
 /// When the loader or `each` fails.
@@ -64,7 +66,7 @@ pub fn extract_batches<E: From<LoaderError>>(
     mut each: impl FnMut(&Batch, Option<Tensor>) -> Result<(), E>,
 ) -> Result<(), E> {
     let _guard = tch::no_grad_guard();
-    let device = encoder.parameters().theta().device();
+    let device = encoder.device();
     while let Some(batch) = loader.next() {
         let batch = batch?;
         let rows = (!batch.indices.is_empty()).then(|| {
@@ -78,7 +80,7 @@ pub fn extract_batches<E: From<LoaderError>>(
 }
 
 impl Output {
-    /// This of normalised images: [batch, 3, height, width] → float32 [batch, width or dim].
+    /// Computes this of normalised images: [batch, 3, height, width] → float32 [batch, width or dim].
     pub fn of(self, encoder: &Encoder, images: &Tensor) -> Tensor {
         let features = encoder.features(images, BatchStats::Running);
         match self {
@@ -86,12 +88,4 @@ impl Output {
             Output::Embeddings => encoder.project(&features),
         }
     }
-}
-
-/// Pixels as a loader makes them, row-major [batch, size, size, 3], as an image tensor on `device`:
-/// float32 [batch, 3, size, size] in channels-last memory.
-pub fn image_tensor(pixels: &[f32], size: usize, device: Device) -> Tensor {
-    let size = size as i64;
-    // NHWC permuted to NCHW *is* channels-last, and stays so through the network.
-    upload(pixels, device).view([-1, size, size, 3]).permute([0, 3, 1, 2])
 }

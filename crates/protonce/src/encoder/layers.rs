@@ -1,31 +1,14 @@
-//! The units a residual network is made of: convolution → normalise (+ residual) → activation.
-
-use std::sync::Arc;
+//! The layers that networks are made of. A layer knows its parameters by their numbers in [`Parameters`],
+//! so that one network computes with the weights of any encoder.
 
 use tch::{Kind, Tensor};
 
 use super::autograd::differentiable;
-use super::convolution::{ConvPlan, ConvShape, convolve};
-use super::normalise::{Activation, Again, BatchNorm, Normalised, normalise};
-use super::parameters::{BufferId, ParameterId, Parameters};
-
-/// Whose statistics normalise an activation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BatchStats {
-    /// The batch's own; the running statistics move towards them.
-    Batch,
-    /// The running statistics, unchanged.
-    Running,
-}
-
-/// One forward pass: whose parameters it uses and how it computes.
-pub(super) struct ForwardContext<'a> {
-    pub(super) parameters: &'a Parameters,
-    pub(super) conv_plan: &'a Arc<ConvPlan>,
-    pub(super) stats: BatchStats,
-    /// Whether a block keeps its input alone for the way back, and computes the rest again.
-    pub(super) checkpoint_blocks: bool,
-}
+use super::context::ForwardContext;
+use super::convolution::{ConvShape, convolve};
+use super::normalise::{Activation, BatchNorm, Normalised, normalise};
+use super::parameters::{BufferId, ParameterId, Parameters, ParametersBuilder};
+use super::recompute::Recompute;
 
 /// A convolution without bias.
 pub(super) struct Convolution {
@@ -39,15 +22,15 @@ impl Convolution {
     /// Declares `name`.weight for `inputs` → `outputs` channels, `size` × `size` taps, padded so
     /// that stride 1 keeps the image's size.
     pub(super) fn declare(
-        parameters: &mut Parameters,
+        builder: &mut ParametersBuilder,
         name: &str,
         [inputs, outputs]: [i64; 2],
         size: i64,
         stride: i64,
         groups: i64,
     ) -> Convolution {
-        let weight = parameters
-            .convolution(format!("{name}.weight"), [outputs, inputs / groups, size, size]);
+        let weight =
+            builder.convolution(format!("{name}.weight"), [outputs, inputs / groups, size, size]);
         Convolution { weight, stride, padding: size / 2, groups }
     }
 
@@ -75,25 +58,26 @@ impl Convolution {
     }
 
     /// [batch, in, height, width] → [batch, out, height / stride, width / stride], in the
-    /// precision of `x`, which is kept for the way back unless it can be made `again`.
+    /// precision of `x`, which is kept for the backward pass only where there is no `recompute` for it.
     pub(super) fn forward(
         &self,
         context: &ForwardContext,
         x: &Tensor,
-        again: Option<Again>,
+        recompute: Option<Recompute>,
     ) -> Tensor {
         let weight = context.parameters.get(self.weight).to_kind(x.kind());
         let geometry = [self.stride, self.padding, self.groups];
         let algorithms = context.conv_plan.algorithms(&ConvShape::of(x, &weight, geometry));
-        convolve(x, again, &weight, geometry, algorithms)
+        convolve(x, recompute, &weight, geometry, algorithms)
     }
 
+    /// All that it declared.
     pub(super) fn parameters(&self) -> [ParameterId; 1] {
         [self.weight]
     }
 }
 
-/// Batch normalisation (Ioffe & Szegedy 2015) with what follows it in a residual network.
+/// Batch normalisation (Ioffe & Szegedy 2015) with the residual sum and the activation that follow it.
 pub(super) struct Normalisation {
     weight: ParameterId,
     bias: ParameterId,
@@ -102,12 +86,17 @@ pub(super) struct Normalisation {
 }
 
 impl Normalisation {
-    pub(super) fn declare(parameters: &mut Parameters, name: &str, channels: i64) -> Normalisation {
+    /// Declares `name`.weight, `name`.bias and the running statistics of `channels` channels.
+    pub(super) fn declare(
+        builder: &mut ParametersBuilder,
+        name: &str,
+        channels: i64,
+    ) -> Normalisation {
         Normalisation {
-            weight: parameters.constant(format!("{name}.weight"), channels, 1.0),
-            bias: parameters.constant(format!("{name}.bias"), channels, 0.0),
-            running_mean: parameters.buffer(format!("{name}.running_mean"), channels, 0.0),
-            running_var: parameters.buffer(format!("{name}.running_var"), channels, 1.0),
+            weight: builder.constant(format!("{name}.weight"), channels, 1.0),
+            bias: builder.constant(format!("{name}.bias"), channels, 0.0),
+            running_mean: builder.buffer(format!("{name}.running_mean"), channels, 0.0),
+            running_var: builder.buffer(format!("{name}.running_var"), channels, 1.0),
         }
     }
 
@@ -129,6 +118,7 @@ impl Normalisation {
         normalise(x, &norm, residual, activation, context.stats)
     }
 
+    /// All that it declared.
     pub(super) fn parameters(&self) -> [ParameterId; 2] {
         [self.weight, self.bias]
     }
@@ -141,14 +131,15 @@ pub(super) struct Linear {
 }
 
 impl Linear {
+    /// Declares `name`.weight and `name`.bias.
     pub(super) fn declare(
-        parameters: &mut Parameters,
+        builder: &mut ParametersBuilder,
         name: &str,
         [inputs, outputs]: [i64; 2],
     ) -> Linear {
         Linear {
-            weight: parameters.linear(format!("{name}.weight"), &[outputs, inputs], inputs),
-            bias: parameters.linear(format!("{name}.bias"), &[outputs], inputs),
+            weight: builder.linear(format!("{name}.weight"), &[outputs, inputs], inputs),
+            bias: builder.linear(format!("{name}.bias"), &[outputs], inputs),
         }
     }
 
@@ -158,26 +149,33 @@ impl Linear {
     }
 }
 
-/// The largest of each 3×3 pixels at every other one, padded: [batch, channels, height, width] →
-/// [batch, channels, ⌈height / 2⌉, ⌈width / 2⌉]. What is kept for the way back is where they were.
+/// 3×3 max pooling of stride 2, padded: [batch, channels, height, width] →
+/// [batch, channels, ⌈height / 2⌉, ⌈width / 2⌉]. Kept for the backward pass are the indices of the
+/// maxima alone.
 pub(super) fn max_pool(x: &Tensor) -> Tensor {
     let (size, stride, padding, dilation) = ([3, 3], [2, 2], [1, 1], [1, 1]);
-    let (y, places) =
+    let (y, indices) =
         tch::no_grad(|| x.max_pool2d_with_indices(size, stride, padding, dilation, false));
     let (shape, options) = (x.size(), (x.kind(), x.device()));
     differentiable(y, &[x], move |gradient| {
-        // libtorch asks for the input again, of which it reads no more than the shape.
+        // libtorch asks for the input, of which it reads no more than the shape.
         let input = Tensor::empty([shape[0], shape[2], shape[3], shape[1]], options);
         vec![Some(input.permute([0, 3, 1, 2]).max_pool2d_with_indices_backward(
-            gradient, size, stride, padding, dilation, false, &places,
+            gradient, size, stride, padding, dilation, false, &indices,
         ))]
     })
 }
 
-/// The mean over an activation's pixels: [batch, channels, height, width] → float32
-/// [batch, channels].
-pub(super) fn pool(x: &Tensor) -> Tensor {
+/// Global average pooling: [batch, channels, height, width] → float32 [batch, channels].
+pub(super) fn mean_pool(x: &Tensor) -> Tensor {
     x.mean_dim([2, 3].as_slice(), false, Kind::Float)
+}
+
+/// Rows divided by their L2 length: [rows, dim] → [rows, dim]. Rows of zeros stay zeros.
+pub fn normalise_rows(rows: &Tensor) -> Tensor {
+    // The floor is torch.nn.functional.normalize's.
+    let length = rows.norm_scalaropt_dim(2, [-1].as_slice(), true).clamp_min(1e-12);
+    rows / length
 }
 
 #[cfg(test)]

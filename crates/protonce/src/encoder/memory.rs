@@ -1,4 +1,4 @@
-//! The memory of tensors on the CPU, for loops of our own.
+//! The memory of tensors on the CPU, for loops of our own: a tensor in, a slice of numbers out.
 
 use std::ops::Range;
 
@@ -59,8 +59,8 @@ pub(super) fn elements<T: Element>(tensor: &Tensor) -> &[T] {
     }
     // SAFETY: dense, on the CPU and of `T`'s kind, so `numel` initialised elements lie there
     // (or zeroed or stale ones, which are numbers too); libtorch aligns to 64 bytes and views to
-    // whole elements. The tensor keeps the memory alive while it is borrowed, and whoever writes to
-    // it has it borrowed mutably.
+    // whole elements. The tensor keeps the memory alive while it is borrowed, and anyone who
+    // writes to it has it borrowed mutably.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<T>(), tensor.numel()) }
 }
 
@@ -88,6 +88,11 @@ fn assert_dense<T: Element>(tensor: &Tensor) {
         "not dense {:?} on the CPU: {tensor:?}",
         T::KIND
     );
+}
+
+/// The memory of [n, c, h, w] as [n, h, w, c], copied only where it is not laid out so.
+pub(super) fn channels_last(tensor: &Tensor) -> Tensor {
+    tensor.permute([0, 2, 3, 1]).contiguous()
 }
 
 /// Memory that threads write disjoint parts of.

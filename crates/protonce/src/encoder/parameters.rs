@@ -1,4 +1,7 @@
 //! θ: all parameters of an encoder in one flat vector, with a named view for each.
+//!
+//! Layers declare their parameters to a [`ParametersBuilder`], which draws the initial values; the
+//! finished [`Parameters`] hand each layer its views.
 
 use std::ops::{Bound, RangeBounds};
 
@@ -8,43 +11,36 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, Uniform};
 use tch::{Device, Kind, Tensor};
 
-use super::EncoderError;
-use super::sgd::{Sgd, ema_update};
+use super::error::EncoderError;
+use super::updates::{Sgd, ema_update};
 
-/// Where a parameter stands in [`Parameters`].
+/// The number of a parameter within [`Parameters`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ParameterId(usize);
 
-/// Where a buffer (a batch-norm statistic) stands in [`Parameters`].
+/// The number of a buffer (a batch-norm statistic) within [`Parameters`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BufferId(usize);
 
-/// The parameters θ and the buffers of one encoder, under torchvision's names.
-///
-/// θ is one float32 vector; each named parameter is a view of a stretch of it. Convolution weights
-/// lie in it channels-last ([out, height, width, in]), the layout the convolutions want.
-pub struct Parameters {
-    theta: Tensor,
+/// Parameters and buffers that layers declare, in the order in which they lie in θ.
+pub(super) struct ParametersBuilder {
     names: Vec<String>,
     shapes: Vec<Vec<i64>>,
-    views: Vec<Tensor>,
+    initial: Vec<f32>,
     buffer_names: Vec<String>,
     buffers: Vec<Tensor>,
-    initial: Vec<f32>,
     random: ChaCha8Rng,
 }
 
-impl Parameters {
+impl ParametersBuilder {
     /// No parameters yet; those declared later draw their values from `seed`.
-    pub(super) fn new(seed: u64) -> Parameters {
-        Parameters {
-            theta: Tensor::zeros([0], (Kind::Float, Device::Cpu)),
+    pub(super) fn new(seed: u64) -> ParametersBuilder {
+        ParametersBuilder {
             names: Vec::new(),
             shapes: Vec::new(),
-            views: Vec::new(),
+            initial: Vec::new(),
             buffer_names: Vec::new(),
             buffers: Vec::new(),
-            initial: Vec::new(),
             random: generator(seed, Purpose::Initial),
         }
     }
@@ -88,33 +84,52 @@ impl Parameters {
         BufferId(self.buffers.len() - 1)
     }
 
-    /// Lays θ out on `device` and cuts it into its views.
-    pub(super) fn place(mut self, device: Device) -> Parameters {
-        self.theta = Tensor::from_slice(&self.initial).to_device(device);
-        self.initial = Vec::new();
-        self.buffers = self.buffers.iter().map(|buffer| buffer.to_device(device)).collect();
-        self.cut_views();
-        self
-    }
-
-    fn cut_views(&mut self) {
-        let mut start = 0;
-        self.views.clear();
-        for shape in &self.shapes {
-            let count = shape.iter().product::<i64>();
-            let stretch = self.theta.narrow(0, start, count);
-            let view = match shape[..] {
-                [outputs, inputs, height, width] => {
-                    stretch.view([outputs, height, width, inputs]).permute([0, 3, 1, 2])
-                }
-                _ => stretch.view(shape.as_slice()),
-            };
-            // Detached: a leaf of the autograd graph that still shares θ's memory.
-            self.views.push(view.detach());
-            start += count;
+    /// θ on `device`, cut into its views.
+    pub(super) fn build(self, device: Device) -> Parameters {
+        let theta = Tensor::from_slice(&self.initial).to_device(device);
+        let views = views(&theta, &self.shapes);
+        Parameters {
+            theta,
+            names: self.names,
+            views,
+            buffer_names: self.buffer_names,
+            buffers: self.buffers.iter().map(|buffer| buffer.to_device(device)).collect(),
         }
     }
+}
 
+/// A view of `theta` for each of `shapes`, one after the other.
+fn views(theta: &Tensor, shapes: &[Vec<i64>]) -> Vec<Tensor> {
+    let mut start = 0;
+    let view_of = |shape: &Vec<i64>| {
+        let count = shape.iter().product::<i64>();
+        let stretch = theta.narrow(0, start, count);
+        start += count;
+        let view = match shape[..] {
+            [outputs, inputs, height, width] => {
+                stretch.view([outputs, height, width, inputs]).permute([0, 3, 1, 2])
+            }
+            _ => stretch.view(shape.as_slice()),
+        };
+        // Detached: a leaf of the autograd graph that still shares θ's memory.
+        view.detach()
+    };
+    shapes.iter().map(view_of).collect()
+}
+
+/// The parameters θ and the buffers of one encoder, under torchvision's names.
+///
+/// θ is one float32 vector; each named parameter is a view of a stretch of it. Convolution weights
+/// lie in it channels-last ([out, height, width, in]), the layout the convolutions want.
+pub struct Parameters {
+    theta: Tensor,
+    names: Vec<String>,
+    views: Vec<Tensor>,
+    buffer_names: Vec<String>,
+    buffers: Vec<Tensor>,
+}
+
+impl Parameters {
     /// Makes every parameter a leaf that gradients are computed for.
     pub fn track_gradients(&mut self) {
         for view in &mut self.views {
@@ -122,26 +137,25 @@ impl Parameters {
         }
     }
 
-    /// The same parameters as leaves of another graph, with statistics that may move without moving
-    /// these.
-    pub(super) fn apart(&self) -> Parameters {
+    /// The same parameters as leaves of another graph, with copies of the statistics, so that theirs may
+    /// move without moving these.
+    pub(super) fn for_another_graph(&self) -> Parameters {
         let leaf = |view: &Tensor| view.detach().set_requires_grad(view.requires_grad());
         Parameters {
             theta: self.theta.shallow_clone(),
             names: self.names.clone(),
-            shapes: self.shapes.clone(),
             views: self.views.iter().map(leaf).collect(),
             buffer_names: self.buffer_names.clone(),
             buffers: self.buffers.iter().map(Tensor::copy).collect(),
-            initial: Vec::new(),
-            random: self.random.clone(),
         }
     }
 
+    /// A parameter, in the shape that it was declared with.
     pub(super) fn get(&self, id: ParameterId) -> &Tensor {
         &self.views[id.0]
     }
 
+    /// A buffer: float32 [channels].
     pub(super) fn get_buffer(&self, id: BufferId) -> &Tensor {
         &self.buffers[id.0]
     }
@@ -153,7 +167,7 @@ impl Parameters {
 
     /// One step of gradient descent on a stretch of θ (`..` is all of it); the named parameters change
     /// with it. `velocity` and `gradient` are laid out as θ.
-    pub fn descend(
+    pub fn sgd_step(
         &mut self,
         stretch: impl RangeBounds<i64>,
         velocity: &Tensor,
@@ -175,9 +189,9 @@ impl Parameters {
         sgd.step(&mut theta, &mut velocity, &gradient);
     }
 
-    /// Moves θ towards that of `leader`, keeping `momentum` of its own.
-    pub(super) fn ema_update(&mut self, leader: &Parameters, momentum: f64) {
-        ema_update(&mut self.theta, &leader.theta, momentum);
+    /// θ' ← mθ' + (1 − m)θ, where θ' is this and m is `momentum`.
+    pub(super) fn ema_update(&mut self, theta: &Parameters, momentum: f64) {
+        ema_update(&mut self.theta, &theta.theta, momentum);
     }
 
     /// ∂loss/∂θ laid out as θ: float32 [parameters].

@@ -1,20 +1,22 @@
-//! Which way each convolution of a run is computed: measured once, remembered, and kept by the run.
+//! Which algorithm computes each convolution of a run: shapes in, a [`ConvPlan`] out, measured once and
+//! remembered.
 //!
-//! Measuring takes seconds and its outcome may differ from one time to the next where two ways are
+//! Measuring takes seconds and its outcome may differ from one time to the next where two algorithms are
 //! about as fast. So it is remembered in a file of the user's cache folder, by processor, threads and
-//! shape; and a run stores the choices that it began with, because another way rounds differently, and
-//! a resumed run must come to the same bits. The file is a cache: what is damaged, foreign or gone is
-//! measured again.
+//! shape; and a run stores the choices that it began with, because another algorithm rounds differently,
+//! and a resumed run must come to the same bits. The file is a cache: what is damaged, from another
+//! program or gone is measured again.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::encoder::convolution::{ConvAlgorithms, ConvPlan, ConvShape};
 use protonce_disk as disk;
 
-/// What the file begins with; another version of this program may know other ways.
+use crate::encoder::convolution::{ConvAlgorithms, ConvPlan, ConvShape};
+
+/// What the file begins with; another version of this program may know other algorithms.
 const PROGRAM: &str = concat!("protonce ", env!("CARGO_PKG_VERSION"));
 
 /// The file in the user's cache folder.
@@ -28,12 +30,12 @@ struct Remembered {
 
 /// The file of remembered choices, where there is a cache folder.
 pub(super) fn cache_file() -> Option<std::path::PathBuf> {
-    Some(protonce_disk::cache_folder("convolutions")?.join("fastest.json"))
+    Some(disk::cache_folder("convolutions")?.join("fastest.json"))
 }
 
-/// The fastest ways of `shapes` on `processor`: those that `file` remembers, and for the others what
+/// The fastest algorithms of `shapes` on `processor`: those that `file` remembers, and for the others what
 /// `measure` finds, which it remembers from then on. `progress` is told how many of how many are
-/// measured. Also returns what the user should know, one sentence each.
+/// measured. Also returns warnings for the user, one sentence each.
 pub(super) fn fastest(
     shapes: &[ConvShape],
     processor: &str,
@@ -41,17 +43,17 @@ pub(super) fn fastest(
     measure: &mut dyn FnMut(&ConvShape) -> ConvAlgorithms,
     progress: &mut dyn FnMut(usize, usize),
 ) -> (ConvPlan, Vec<String>) {
-    let mut remarks = Vec::new();
+    let mut warnings = Vec::new();
     let mut remembered = match file.map(read) {
         Some(Ok(Some(remembered))) => remembered,
         Some(Err(reason)) => {
-            remarks.push(format!(
+            warnings.push(format!(
                 "{} was not usable ({reason}): convolutions are measured again",
                 file.unwrap_or(Path::new("")).display()
             ));
-            nothing()
+            Remembered::nothing()
         }
-        _ => nothing(),
+        _ => Remembered::nothing(),
     };
     let known = remembered.processors.entry(processor.to_owned()).or_default();
     let name = |shape: &ConvShape| format!("{} images, {shape}", shape.images);
@@ -67,17 +69,19 @@ pub(super) fn fastest(
     if !missing.is_empty() {
         progress(missing.len(), missing.len());
         if let Some(Err(error)) = file.map(|file| write(file, &remembered)) {
-            remarks.push(format!("the next run will measure its convolutions again: {error}"));
+            warnings.push(format!("the next run will measure its convolutions again: {error}"));
         }
     }
-    (conv_plan, remarks)
+    (conv_plan, warnings)
 }
 
-fn nothing() -> Remembered {
-    Remembered { program: PROGRAM.to_owned(), processors: BTreeMap::new() }
+impl Remembered {
+    fn nothing() -> Remembered {
+        Remembered { program: PROGRAM.to_owned(), processors: BTreeMap::new() }
+    }
 }
 
-/// What the file holds; none where there is no file.
+/// The content of `file`; `None` where there is no file.
 fn read(file: &Path) -> Result<Option<Remembered>, String> {
     let text = match std::fs::read(file) {
         Ok(text) => text,
@@ -99,7 +103,7 @@ fn write(file: &Path, remembered: &Remembered) -> Result<(), String> {
     disk::replace(file, |scratch| std::fs::write(scratch, &text)).map_err(|error| error.to_string())
 }
 
-/// The processor and the threads that libtorch computes with, in words.
+/// The processor and the number of threads that libtorch computes with, in words.
 pub(super) fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     // Of the first core; x86 has a name, which hypervisors share among generations, Arm has numbers.
@@ -140,14 +144,14 @@ mod tests {
         }
     }
 
-    /// Choices for two shapes, how many were measured, and the remarks.
+    /// The plan of two shapes, how many were measured, and the warnings.
     fn choose(
         processor: &str,
         file: &Path,
         algorithm: ConvAlgorithm,
     ) -> (ConvPlan, usize, Vec<String>) {
         let mut measured = 0;
-        let (conv_plan, remarks) = fastest(
+        let (conv_plan, warnings) = fastest(
             &[shape(16, 8), shape(16, 4)],
             processor,
             Some(file),
@@ -157,27 +161,27 @@ mod tests {
             },
             &mut |done, total| assert!(done <= total),
         );
-        (conv_plan, measured, remarks)
+        (conv_plan, measured, warnings)
     }
 
     #[test]
     fn choices_are_remembered_for_a_processor_and_survive_a_damaged_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("new/fastest.json");
-        // Made,
-        let (first, measured, remarks) = choose("one", &file, ConvAlgorithm::Im2col);
-        assert_eq!((first.0.len(), measured, remarks.len()), (2, 2, 0));
+        // Measured,
+        let (first, measured, warnings) = choose("one", &file, ConvAlgorithm::Im2col);
+        assert_eq!((first.0.len(), measured, warnings.len()), (2, 2, 0));
         assert_eq!(
             first.algorithms(&shape(16, 8)),
             ConvAlgorithms {
-                // Patches do not compute this pass of a 3×3 convolution.
+                // Im2col does not compute this pass of a 3×3 convolution.
                 input_gradient: ConvAlgorithms::usual(&shape(16, 8)).input_gradient,
                 ..ConvAlgorithms::all(ConvAlgorithm::Im2col)
             }
         );
         // used again, also for fewer images,
-        let (again, measured, remarks) = choose("one", &file, ConvAlgorithm::Libtorch);
-        assert_eq!((&again, measured, remarks.len()), (&first, 0, 0));
+        let (again, measured, warnings) = choose("one", &file, ConvAlgorithm::Libtorch);
+        assert_eq!((&again, measured, warnings.len()), (&first, 0, 0));
         assert_eq!(again.algorithms(&shape(3, 8)).forward, ConvAlgorithm::Im2col);
         assert_eq!(again.algorithms(&shape(3, 9)), ConvAlgorithms::usual(&shape(3, 9)));
         // but not by another processor, which does not disturb the first;
@@ -185,16 +189,16 @@ mod tests {
         assert_eq!((measured, other.0.len()), (2, 2));
         assert_ne!(other, first);
         assert_eq!(choose("one", &file, ConvAlgorithm::Libtorch).0, first);
-        // damaged or foreign, measured again with a word about it, and whole from then on.
+        // damaged or from another version, measured again with a warning, and whole from then on.
         let whole = std::fs::read_to_string(&file).unwrap();
         let foreign = whole.replace(PROGRAM, "protonce 99.0.0");
         for damaged in [&whole[..whole.len() / 2], "", "{}", foreign.as_str()] {
             std::fs::write(&file, damaged).unwrap();
-            let (_, measured, remarks) = choose("one", &file, ConvAlgorithm::Winograd);
-            assert_eq!((measured, remarks.len()), (2, 1), "{damaged}");
-            assert!(remarks[0].contains("measured again"), "{remarks:?}");
-            let (conv_plan, measured, remarks) = choose("one", &file, ConvAlgorithm::Libtorch);
-            assert_eq!((measured, remarks.len()), (0, 0));
+            let (_, measured, warnings) = choose("one", &file, ConvAlgorithm::Winograd);
+            assert_eq!((measured, warnings.len()), (2, 1), "{damaged}");
+            assert!(warnings[0].contains("measured again"), "{warnings:?}");
+            let (conv_plan, measured, warnings) = choose("one", &file, ConvAlgorithm::Libtorch);
+            assert_eq!((measured, warnings.len()), (0, 0));
             assert_eq!(
                 conv_plan.algorithms(&shape(16, 8)),
                 ConvAlgorithms::all(ConvAlgorithm::Winograd)
@@ -202,13 +206,13 @@ mod tests {
         }
         // A file that cannot be written costs a sentence, not the run.
         let blocked = file.join("below-a-file.json");
-        let (conv_plan, measured, remarks) = choose("one", &blocked, ConvAlgorithm::Libtorch);
+        let (conv_plan, measured, warnings) = choose("one", &blocked, ConvAlgorithm::Libtorch);
         assert_eq!((conv_plan.0.len(), measured), (2, 2));
-        assert!(!remarks.is_empty());
+        assert!(!warnings.is_empty());
     }
 
     #[test]
-    fn a_measurement_finds_ways_that_compute_the_shape() {
+    fn a_measurement_finds_algorithms_that_compute_the_shape() {
         for shape in [shape(1, 4), ConvShape { size: 1, padding: 0, ..shape(2, 6) }] {
             let algorithms = ConvAlgorithms::measured(&shape);
             let conv_plan = ConvPlan([(shape.to_string(), algorithms)].into());

@@ -11,9 +11,8 @@ use super::loss_sums::LossSums;
 use super::run_folder::{NamedTensors, RunError};
 use super::setup::precision;
 use crate::contrast::{Contrast, Queue, info_nce, proto_nce, sample_negatives};
-use crate::device::upload;
 use crate::encoder::convolution::ConvPlan;
-use crate::encoder::{MomentumPair, Sgd, image_tensor};
+use crate::encoder::{MomentumPair, Sgd, image_tensor, upload};
 use crate::profile::{self, Part};
 use crate::prototypes::Prototypes;
 use crate::world::World;
@@ -47,7 +46,7 @@ impl Trainer {
         Trainer { config: config.clone(), device, world, pair, queue, bank, velocity }
     }
 
-    /// Computes convolutions in the ways of `conv_plan` from now on.
+    /// Computes convolutions by the algorithms of `conv_plan` from now on.
     pub(super) fn set_conv_plan(&mut self, conv_plan: ConvPlan) {
         let conv_plan = Arc::new(conv_plan);
         self.pair.encoder.set_conv_plan(conv_plan.clone());
@@ -69,7 +68,7 @@ impl Trainer {
         let random = |purpose| generator(config.seed, purpose);
 
         // The momentum encoder follows, then sees the key views: keys [batch, dim].
-        profile::part(Part::MovingAverage, || self.pair.update_momentum(config.encoder_momentum));
+        profile::part(Part::MovingAverage, || self.pair.ema_update(config.encoder_momentum));
         let key_views = image_tensor(&batch.views[1], batch.image_size, self.device);
         let mut order: Vec<i64> = (0..count as i64).collect();
         order.shuffle(&mut random(Purpose::KeyOrder { epoch, step }));
@@ -99,7 +98,7 @@ impl Trainer {
         let sgd =
             Sgd { learning_rate, momentum: config.sgd_momentum, weight_decay: config.weight_decay };
         profile::part(Part::Optimiser, || {
-            self.pair.encoder.parameters_mut().descend(.., &self.velocity, &gradient, sgd);
+            self.pair.encoder.parameters_mut().sgd_step(.., &self.velocity, &gradient, sgd);
         });
 
         let keys = self.world.all_gather(keys);

@@ -112,8 +112,8 @@ impl FineTune {
                     };
                     let (backbone, head) = (sgd(self.backbone_lr), sgd(self.classifier_lr));
                     let parameters = network.parameters_mut();
-                    parameters.descend(..classifier, &velocity, &gradient, backbone);
-                    parameters.descend(classifier.., &velocity, &gradient, head);
+                    parameters.sgd_step(..classifier, &velocity, &gradient, backbone);
+                    parameters.sgd_step(classifier.., &velocity, &gradient, head);
                     sum += value * batch.indices.len() as f64;
                     seen += batch.indices.len();
                 }

@@ -10,7 +10,7 @@ use prost::Message;
 use tch::{Device, Kind, Tensor};
 
 use super::export::{Metadata, bytes};
-use crate::encoder::Plan;
+use crate::encoder::{BlockKind, ResNetSpec};
 use crate::pretrain::run_folder::NamedTensors;
 use protonce_run::{EncoderConfig, Head, Stem};
 
@@ -299,7 +299,7 @@ impl Graph<'_> {
 
     /// images → features and embedding.
     fn encoder(&mut self, config: &EncoderConfig) -> io::Result<()> {
-        let plan = Plan::of(config.arch);
+        let spec = ResNetSpec::of(config.arch);
         let stem_stride = match config.stem {
             Stem::ImageNet => 2,
             Stem::Small => 1,
@@ -314,14 +314,14 @@ impl Graph<'_> {
             ];
             x = self.node("maxpool", "MaxPool", &[&x], attributes);
         }
-        for (stage, &depth) in plan.depth.iter().enumerate() {
+        for (stage, &depth) in spec.depths.iter().enumerate() {
             for number in 0..depth {
                 let stride = if stage > 0 && number == 0 { 2 } else { 1 };
                 let name = format!("layer{}.{number}", stage + 1);
                 // stride and groups of each convolution
-                let convolutions = match plan.bottleneck {
-                    true => vec![(1, 1), (stride, plan.groups), (1, 1)],
-                    false => vec![(stride, 1), (1, 1)],
+                let convolutions = match spec.block {
+                    BlockKind::Bottleneck => vec![(1, 1), (stride, spec.groups), (1, 1)],
+                    BlockKind::Basic => vec![(stride, 1), (1, 1)],
                 };
                 let first = format!("{name}.downsample.0.weight");
                 let carried = match self.tensors.iter().any(|(known, _)| *known == first) {

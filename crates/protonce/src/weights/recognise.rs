@@ -1,6 +1,6 @@
 //! Which ResNet a state dict holds, told by the names and shapes of its tensors.
 
-use crate::encoder::Plan;
+use crate::encoder::{BlockKind, ResNetSpec};
 use protonce_run::{Architecture, EncoderConfig, Head, Stem};
 
 /// An encoder found among named tensors.
@@ -108,23 +108,27 @@ fn only_encoder(tensors: &[(String, Vec<i64>)]) -> Result<&str, String> {
 }
 
 fn architecture<'a>(shape: &impl Fn(&str) -> Option<&'a [i64]>) -> Result<Architecture, String> {
-    let depth = [1, 2, 3, 4].map(|stage| {
+    let depths = [1, 2, 3, 4].map(|stage| {
         (0..).take_while(|n| shape(&format!("layer{stage}.{n}.conv1.weight")).is_some()).count()
     });
-    let bottleneck = shape("layer1.0.conv3.weight").is_some();
+    let block = match shape("layer1.0.conv3.weight") {
+        Some(_) => BlockKind::Bottleneck,
+        None => BlockKind::Basic,
+    };
     let middle = shape("layer1.0.conv2.weight").unwrap_or_default();
     let known = Architecture::ALL.into_iter().find(|&arch| {
-        let plan = Plan::of(arch);
-        let inner = plan.group_width * plan.groups;
-        plan.depth == depth
-            && plan.bottleneck == bottleneck
-            && middle == [inner, inner / plan.groups, 3, 3]
+        let spec = ResNetSpec::of(arch);
+        let inner = spec.group_width * spec.groups;
+        spec.depths == depths && spec.block == block && middle == [inner, inner / spec.groups, 3, 3]
     });
     known.ok_or_else(|| {
-        let kind = if bottleneck { "bottlenecks" } else { "basic blocks" };
+        let kind = match block {
+            BlockKind::Basic => "basic blocks",
+            BlockKind::Bottleneck => "bottlenecks",
+        };
         let names = Architecture::ALL.map(|arch| arch.to_string()).join(", ");
         format!(
-            "it has {depth:?} {kind} with a first 3×3 convolution of shape {middle:?}, as none of {names}"
+            "it has {depths:?} {kind} with a first 3×3 convolution of shape {middle:?}, as none of {names}"
         )
     })
 }
@@ -149,7 +153,7 @@ fn head<'a>(shape: &impl Fn(&str) -> Option<&'a [i64]>, arch: Architecture) -> (
 
 /// Whether torchvision's ResNet with this head has a tensor of this name.
 fn belongs(name: &str, encoder: &EncoderConfig) -> bool {
-    let plan = Plan::of(encoder.arch);
+    let spec = ResNetSpec::of(encoder.arch);
     let normalisation = |rest: &str| {
         matches!(rest, "weight" | "bias" | "running_mean" | "running_var" | "num_batches_tracked")
     };
@@ -167,10 +171,13 @@ fn belongs(name: &str, encoder: &EncoderConfig) -> bool {
         let (stage, rest) = name.strip_prefix("layer")?.split_once('.')?;
         let (number, rest) = rest.split_once('.')?;
         let stage = stage.parse::<usize>().ok()?.checked_sub(1)?;
-        let exists = number.parse::<usize>().ok()? < *plan.depth.get(stage)?;
+        let exists = number.parse::<usize>().ok()? < *spec.depths.get(stage)?;
         let (layer, rest) = rest.split_at_checked(rest.rfind('.')?)?;
         let rest = &rest[1..];
-        let units = if plan.bottleneck { 3 } else { 2 };
+        let units = match spec.block {
+            BlockKind::Basic => 2,
+            BlockKind::Bottleneck => 3,
+        };
         let unit = |prefix: &str| {
             let number = layer.strip_prefix(prefix)?.parse::<usize>().ok()?;
             Some((1..=units).contains(&number))

@@ -103,8 +103,8 @@ fn loss(embeddings: &Tensor) -> Tensor {
 }
 
 /// Trains ours, libtorch's, and libtorch's again on images that differ in the last places of float32,
-/// side by side. How far the latter two drift apart is what rounding does to this network, whoever
-/// computes it; ours may be off by 1e-4 and a few times that.
+/// side by side. How far the latter two drift apart is what rounding does to this network in any
+/// implementation; ours may be off by 1e-4 and a few times that.
 fn assert_learns_as_libtorch(
     arch: Architecture,
     stem: Stem,
@@ -138,7 +138,7 @@ fn assert_learns_as_libtorch(
     for step in 0..STEPS {
         let found = loss(&ours.embed(&images, BatchStats::Batch));
         let gradient = ours.parameters().gradient(&found);
-        ours.parameters_mut().descend(.., &velocity, &gradient, sgd);
+        ours.parameters_mut().sgd_step(.., &velocity, &gradient, sgd);
         let expected = loss(&theirs.embed(&images));
         theirs.learn(&expected, sgd);
         let other = loss(&control.embed(&nudged));
@@ -171,7 +171,7 @@ fn resnet50_learns_as_with_libtorch() {
     );
 }
 
-/// Two steps with and without blocks being computed again; parameters, statistics and losses.
+/// Two steps with and without blocks being recomputed; parameters, statistics and losses.
 fn assert_checkpointing_changes_nothing(arch: Architecture, stem: Stem, [count, side]: [i64; 2]) {
     let config = EncoderConfig { arch, stem, head: Head::Mlp, dim: 64 };
     let sgd = Sgd { learning_rate: 0.05, momentum: 0.9, weight_decay: 5e-4 };
@@ -187,7 +187,7 @@ fn assert_checkpointing_changes_nothing(arch: Architecture, stem: Stem, [count, 
                 // In two groups, as with --bn-splits.
                 let loss = loss(&encoder.embed_split(&images, 2));
                 let gradient = encoder.parameters().gradient(&loss);
-                encoder.parameters_mut().descend(.., &velocity, &gradient, sgd);
+                encoder.parameters_mut().sgd_step(.., &velocity, &gradient, sgd);
                 loss.double_value(&[])
             });
             (losses, velocity, encoder.parameters().named_tensors())

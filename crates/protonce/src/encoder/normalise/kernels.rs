@@ -1,20 +1,22 @@
 //! The loops of normalisation over channels-last memory.
 //!
-//! Each works on a flat run of elements in which position `i` belongs to *lane* `i % width`; the
-//! slices of one number a lane (`shift`, `sums`, a [`Line`], …) are all `width` long. A lane is a
-//! channel, or several to a channel where there are few channels, so that the innermost loops, which
-//! go over lanes, are always long. The last row may be shorter than `width`.
+//! Each works on a flat run of elements in which element `i` belongs to *lane* `i % width`; the slices
+//! of one number per lane (`shift`, `sums`, an [`Affine`], …) are all `width` long. A lane is a channel,
+//! or one of several of a channel where there are few channels, so that the innermost loops, which go
+//! over lanes, are always long. The last row may be shorter than `width`.
 //!
 //! How they compile (counted in the disassembly of a release build; `add_gradient_sums` under AVX2 was
-//! read whole): the innermost loops take 8 lanes a vector under AVX2 (ymm) and
-//! 16 under AVX-512 (zmm), without calls or vector spills. What keeps them so: slices cut to one common
-//! length before the loop, no `mul_add` (a library call where the processor lacks it), choices by
-//! value (`max`, masks) rather than by branch.
+//! read whole): the innermost loops handle 8 lanes per vector under AVX2 (ymm) and 16 under AVX-512
+//! (zmm), without calls or vector spills. What keeps them so: slices cut to one common length before
+//! the loop, no `mul_add` (a library call where the processor lacks it), choices by value (`max`,
+//! masks) rather than by branch.
 
 use std::iter::zip;
 
-use crate::encoder::memory::Element;
 use protonce_simd::multiversion;
+
+use super::affine::Affine;
+use crate::encoder::memory::Element;
 
 /// Rows that share one load and store of their sums.
 const TOGETHER: usize = 4;
@@ -54,7 +56,7 @@ multiversion! {
 }
 
 multiversion! {
-    /// The mean of each lane's first rows: of four where there are so many, of one where not.
+    /// The mean of each lane's first four rows, or its first element where there are fewer.
     pub(super) fn write_first_mean<T: Element>(x: &[T], mean: &mut [f32]) {
         let width = mean.len();
         if x.len() < TOGETHER * width {
@@ -104,38 +106,20 @@ fn four_rows<T>(group: &[T], width: usize) -> (&[T], &[T], &[T], &[T]) {
     (a, b, c, &rest[..width])
 }
 
-/// (x − centre) · scale + offset in each lane.
-///
-/// The difference comes first: folded into the offset, a centre far from zero would cancel.
-#[derive(Clone, Default)]
-pub(super) struct Line {
-    pub(super) centre: Vec<f32>,
-    pub(super) scale: Vec<f32>,
-    pub(super) offset: Vec<f32>,
-}
-
-impl Line {
-    /// The line's parts over the first `lanes` lanes.
-    #[inline(always)]
-    fn over(&self, lanes: usize) -> [&[f32]; 3] {
-        [&self.centre[..lanes], &self.scale[..lanes], &self.offset[..lanes]]
-    }
-}
-
 multiversion! {
-    /// y ← max(line(x) + residual, floor), with y itself as x where there is none. A NaN stays one.
-    pub(super) fn write_line<T: Element>(
+    /// y ← max(affine(x) + residual, floor), with y itself as x where there is none. A NaN stays one.
+    pub(super) fn write_affine<T: Element>(
         x: Option<&[T]>,
         residual: Option<&[T]>,
-        line: &Line,
+        affine: &Affine,
         floor: f32,
         y: &mut [T],
     ) {
-        let width = line.centre.len();
+        let width = affine.centre.len();
         for (number, y) in y.chunks_mut(width).enumerate() {
             let row = number * width..number * width + y.len();
             let lanes = row.len();
-            let [centre, scale, offset] = line.over(lanes);
+            let [centre, scale, offset] = affine.over(lanes);
             let value = |i: usize, x: T, residual: f32| {
                 let value = (x.widen() - centre[i]) * scale[i] + offset[i] + residual;
                 T::narrow(if value < floor { floor } else { value })
@@ -175,23 +159,23 @@ fn before_relu(gradient: f32, output: f32) -> f32 {
 
 multiversion! {
     /// Adds Σ g and Σ g · (x − centre) to the sums of each lane. Here g is the gradient, or with
-    /// `relu` what a ReLU of line(x) lets through of it, which is found anew: reading the output would
-    /// take longer.
+    /// `relu` what a ReLU of affine(x) lets through of it, which is computed again: reading the output
+    /// would take longer.
     pub(super) fn add_gradient_sums<T: Element>(
         gradient: &[T],
         x: &[T],
-        line: &Line,
+        affine: &Affine,
         relu: bool,
         sums: &mut [f32],
         products: &mut [f32],
     ) {
-        let width = line.centre.len();
+        let width = affine.centre.len();
         for (g, x) in zip(gradient.chunks(TOGETHER * width), x.chunks(TOGETHER * width)) {
             if g.len() < TOGETHER * width {
                 for (g, x) in zip(g.chunks(width), x.chunks(width)) {
                     let lanes = x.len();
                     let g = &g[..lanes];
-                    let [centre, scale, offset] = line.over(lanes);
+                    let [centre, scale, offset] = affine.over(lanes);
                     let (sums, products) = (&mut sums[..lanes], &mut products[..lanes]);
                     for i in 0..lanes {
                         let difference = x[i].widen() - centre[i];
@@ -203,11 +187,11 @@ multiversion! {
                 }
                 continue;
             }
-            let [centre, scale, offset] = line.over(width);
+            let [centre, scale, offset] = affine.over(width);
             let (sums, products) = (&mut sums[..width], &mut products[..width]);
             let (xa, xb, xc, xd) = four_rows(x, width);
             let (ga, gb, gc, gd) = four_rows(g, width);
-            // Two loops rather than one with a choice, so that either is free of it.
+            // Two loops rather than one with a branch in it.
             if relu {
                 for i in 0..width {
                     let x = [xa[i], xb[i], xc[i], xd[i]].map(|x| x.widen() - centre[i]);
@@ -243,14 +227,14 @@ multiversion! {
 }
 
 multiversion! {
-    /// dx ← slope · (g + along(x)). Here g is the gradient, or what a ReLU of the line `relu`, whose
-    /// centre is that of `along`, lets through of it.
+    /// dx ← slope · (g + correction(x)). Here g is the gradient, or what a ReLU of the affine `relu`, whose
+    /// centre is that of `correction`, lets through of it.
     pub(super) fn write_input_gradient<T: Element>(
         gradient: &[T],
         x: &[T],
-        relu: Option<&Line>,
+        relu: Option<&Affine>,
         slope: &[f32],
-        along: &Line,
+        correction: &Affine,
         dx: &mut [T],
     ) {
         let width = slope.len();
@@ -258,7 +242,7 @@ multiversion! {
         {
             let lanes = dx.len();
             let (g, x, slope) = (&g[..lanes], &x[..lanes], &slope[..lanes]);
-            let [centre, scale, offset] = along.over(lanes);
+            let [centre, scale, offset] = correction.over(lanes);
             if let Some(relu) = relu {
                 let [_, relu_scale, relu_offset] = relu.over(lanes);
                 for i in 0..lanes {

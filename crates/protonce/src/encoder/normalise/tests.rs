@@ -2,7 +2,14 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
+use std::iter::zip;
+
+use tch::{Device, Kind, Tensor};
+
+use super::batch_norm::EPSILON;
+use super::operation::by_libtorch;
 use super::*;
+use crate::encoder::memory::{BFloat16, Element, elements};
 
 type Random = ChaCha8Rng;
 
@@ -355,7 +362,7 @@ fn without_gradients_the_result_takes_the_memory_of_the_input() {
 }
 
 #[test]
-fn a_result_without_residual_is_made_again_to_the_bit() {
+fn a_result_without_residual_is_recomputed_to_the_bit() {
     let mut random = Random::seed_from_u64(10);
     for kind in [Kind::Float, Kind::BFloat16] {
         for (residual, activation) in variants() {
@@ -367,11 +374,11 @@ fn a_result_without_residual_is_made_again_to_the_bit() {
                 running_var: &case.weight.ones_like(),
             };
             let x = case.x.copy().set_requires_grad(true);
-            let Normalised { tensor, again } =
+            let Normalised { tensor, recompute } =
                 normalise(x, &norm, case.residual.as_ref(), activation, BatchStats::Batch);
-            assert_eq!(again.is_some(), !residual);
-            if let Some(again) = again {
-                assert_eq!(again.make(), tensor.detach());
+            assert_eq!(recompute.is_some(), !residual);
+            if let Some(recompute) = recompute {
+                assert_eq!(recompute.run(), tensor.detach());
             }
         }
     }

@@ -1,22 +1,21 @@
-//! Passes over θ: gradient descent and the moving average, each element read and written once.
+//! Updates of θ: a step of gradient descent and the moving average, each in one pass over the numbers.
 
 use std::iter::zip;
-use std::sync::{Mutex, PoisonError};
 
+use protonce_simd::multiversion;
 use tch::{Device, Tensor};
 
-use super::autograd::parallel_for;
 use super::memory::{elements, elements_mut};
-use protonce_simd::multiversion;
+use super::parallel::{ChunksMut, parallel_for};
 
 /// Stochastic gradient descent with momentum and weight decay, as PyTorch's SGD computes it.
 #[derive(Debug, Clone, Copy)]
 pub struct Sgd {
     /// η.
     pub learning_rate: f64,
-    /// μ, what is kept of the velocity.
+    /// μ, the share of the velocity that is kept.
     pub momentum: f64,
-    /// λ, which pulls every parameter towards zero.
+    /// λ, the L2 penalty, which pulls every parameter towards zero.
     pub weight_decay: f64,
 }
 
@@ -32,13 +31,12 @@ impl Sgd {
             return;
         }
         let rates = [self.learning_rate, self.momentum, self.weight_decay].map(|x| x as f32);
-        let gradient = elements::<f32>(gradient);
-        let pieces: Vec<_> = zip(pieces(elements_mut(theta)), pieces(elements_mut(velocity)))
-            .zip(gradient.chunks(PIECE))
-            .collect();
-        parallel_for(pieces.len(), 1, |range| {
-            for ((theta, velocity), gradient) in &pieces[range] {
-                descend(&mut taken(theta), &mut taken(velocity), gradient, rates);
+        let theta = ChunksMut::new(elements_mut(theta), CHUNK);
+        let velocity = ChunksMut::new(elements_mut(velocity), CHUNK);
+        let gradient: Vec<&[f32]> = elements(gradient).chunks(CHUNK).collect();
+        parallel_for(theta.len(), 1, |range| {
+            for chunk in range {
+                sgd(&mut theta.lock(chunk), &mut velocity.lock(chunk), gradient[chunk], rates);
             }
         });
     }
@@ -52,29 +50,21 @@ pub(super) fn ema_update(average: &mut Tensor, theta: &Tensor, momentum: f64) {
         return;
     }
     let share = (1.0 - momentum) as f32;
-    let pieces: Vec<_> =
-        zip(pieces(elements_mut(average)), elements::<f32>(theta).chunks(PIECE)).collect();
-    parallel_for(pieces.len(), 1, |range| {
-        for (average, theta) in &pieces[range] {
-            approach(&mut taken(average), theta, share);
+    let average = ChunksMut::new(elements_mut(average), CHUNK);
+    let theta: Vec<&[f32]> = elements(theta).chunks(CHUNK).collect();
+    parallel_for(average.len(), 1, |range| {
+        for chunk in range {
+            lerp(&mut average.lock(chunk), theta[chunk], share);
         }
     });
 }
 
-/// Elements a thread takes at a time.
-const PIECE: usize = 1 << 16;
-
-/// Each piece for the one thread that works on it.
-fn pieces(elements: &mut [f32]) -> impl Iterator<Item = Mutex<&mut [f32]>> {
-    elements.chunks_mut(PIECE).map(Mutex::new)
-}
-
-fn taken<'a, 'b>(piece: &'a Mutex<&'b mut [f32]>) -> std::sync::MutexGuard<'a, &'b mut [f32]> {
-    piece.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// Numbers that a thread updates at a time.
+const CHUNK: usize = 1 << 16;
 
 multiversion! {
-    fn descend(theta: &mut [f32], velocity: &mut [f32], gradient: &[f32], rates: [f32; 3]) {
+    /// [`Sgd::step`] of one chunk.
+    fn sgd(theta: &mut [f32], velocity: &mut [f32], gradient: &[f32], rates: [f32; 3]) {
         let [learning_rate, momentum, weight_decay] = rates;
         for ((theta, velocity), gradient) in zip(zip(theta, velocity), gradient) {
             *velocity = momentum * *velocity + gradient + weight_decay * *theta;
@@ -84,7 +74,8 @@ multiversion! {
 }
 
 multiversion! {
-    fn approach(average: &mut [f32], theta: &[f32], share: f32) {
+    /// [`ema_update`] of one chunk.
+    fn lerp(average: &mut [f32], theta: &[f32], share: f32) {
         for (average, theta) in zip(average, theta) {
             *average += share * (theta - *average);
         }
@@ -98,8 +89,8 @@ mod tests {
 
     fn normal(seed: i64) -> Tensor {
         tch::manual_seed(seed);
-        // Neither a whole number of pieces nor of vectors.
-        Tensor::randn([3 * PIECE as i64 + 13], (Kind::Float, Device::Cpu))
+        // Neither a whole number of chunks nor of vectors.
+        Tensor::randn([3 * CHUNK as i64 + 13], (Kind::Float, Device::Cpu))
     }
 
     fn assert_close(found: &Tensor, expected: &Tensor) {
@@ -123,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_follower_takes_its_share() {
+    fn the_moving_average_is_that_of_the_formula() {
         let (mut average, theta) = (normal(1), normal(2));
         let [before, target] = [&average, &theta].map(|x| x.to_kind(Kind::Double));
         ema_update(&mut average, &theta, 0.99);

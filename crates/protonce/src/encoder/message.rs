@@ -1,0 +1,38 @@
+//! What went wrong on the other side, where Rust and C++ call one another: neither an exception nor a
+//! panic may unwind through the other language, so it crosses as a sentence.
+
+use std::any::Any;
+use std::ffi::c_char;
+
+/// A sentence ended by a zero; empty when nothing went wrong.
+#[repr(C)]
+pub(super) struct Message([c_char; 1024]);
+
+impl Message {
+    pub(super) const EMPTY: Message = Message([0; 1024]);
+
+    /// The sentence of a panic.
+    pub(super) fn of(panic: &(dyn Any + Send)) -> Message {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .filter(|text| !text.is_empty())
+            .unwrap_or("a backward pass written in Rust panicked");
+        let mut message = Message::EMPTY;
+        // The last element stays zero.
+        for (element, byte) in message.0[..1023].iter_mut().zip(text.bytes()) {
+            *element = byte as c_char;
+        }
+        message
+    }
+
+    /// Panics with the sentence, as tch does when libtorch fails.
+    pub(super) fn panic_if_any(&self) {
+        let bytes: Vec<u8> =
+            self.0.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0).collect();
+        if !bytes.is_empty() {
+            std::panic::panic_any(String::from_utf8_lossy(&bytes).into_owned());
+        }
+    }
+}
