@@ -9,10 +9,12 @@ mod cluster;
 mod data;
 mod embed;
 mod eval;
+mod flags;
 mod pretrain;
 mod progress;
 mod report;
 mod serve;
+mod threads;
 mod weights;
 
 use std::process::ExitCode;

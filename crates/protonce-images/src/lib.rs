@@ -27,7 +27,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`data`] knows names, labels and bytes and decodes nothing; [`views`] turns bytes into pixels.
+//! [`data`] knows names, labels and bytes and decodes nothing; [`views`] turns bytes into pixels;
+//! [`settings`] is how the settings of views, and of runs, are defined.
 
 pub mod data;
+pub mod settings;
+mod threads;
 pub mod views;
+
+pub use threads::threads;

@@ -72,14 +72,11 @@ pub struct Broken {
     pub reason: String,
 }
 
-/// Decodes every image on `threads` threads (0: one a core).
+/// Decodes every image on `threads` threads (0: one per core).
 ///
 /// `progress` is called after each image with the number done so far, from any of the threads.
 pub fn check(dataset: &Dataset, threads: usize, progress: impl Fn(usize) + Sync) -> DataReport {
-    let threads = match threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
+    let threads = crate::threads(threads);
     let next = AtomicUsize::new(0);
     let done = AtomicUsize::new(0);
     let look = || {

@@ -30,7 +30,7 @@ pub struct PackOptions {
     pub max_side: Option<usize>,
     /// How images are stored.
     pub encoding: Encoding,
-    /// Threads that decode and encode; 0: one a core.
+    /// Threads that decode and encode; 0: one per core.
     pub threads: usize,
 }
 
@@ -66,10 +66,7 @@ pub fn pack(
     options: PackOptions,
     mut progress: impl FnMut(usize) -> bool,
 ) -> Result<Option<PackReport>, DataError> {
-    let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
+    let threads = crate::threads(options.threads);
     let mut writer = PackWriter::open(out, origin(dataset, options))?;
     let resumed = writer.len();
     let mut report = PackReport { images: dataset.len(), resumed, bytes: 0, broken: Vec::new() };

@@ -13,12 +13,9 @@ const ENOUGH: usize = 10_000;
 /// 10 000 images spread evenly over the data set; each image counts the same.
 ///
 /// Images that cannot be read are left out. None when there are no others, or when a channel never
-/// varies. The result does not depend on the number of `threads` (0: one a core).
+/// varies. The result does not depend on the number of `threads` (0: one per core).
 pub fn measure_stats(dataset: &Dataset, threads: usize) -> Option<([f64; 3], [f64; 3])> {
-    let threads = match threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
+    let threads = crate::threads(threads);
     let count = dataset.len().min(ENOUGH);
     let next = AtomicUsize::new(0);
     let moments = Mutex::new(vec![None; count]);

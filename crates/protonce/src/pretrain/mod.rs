@@ -479,7 +479,7 @@ impl<'a, 'b> Run<'a, 'b> {
             readable,
             self.config.seed,
             epoch as u64,
-            self.config.threads_of_loader(self.device.is_cuda()),
+            self.config.view_threads(self.device.is_cuda()),
         )?)
     }
 
@@ -490,12 +490,7 @@ impl<'a, 'b> Run<'a, 'b> {
     ) -> Result<Loader, LoaderError> {
         let batches = images.chunks(self.config.batch_size).map(<[usize]>::to_vec).collect();
         let views = self.config.views.clone();
-        Loader::evaluation(
-            dataset,
-            views,
-            batches,
-            self.config.threads_of_loader(self.device.is_cuda()),
-        )
+        Loader::evaluation(dataset, views, batches, self.config.view_threads(self.device.is_cuda()))
     }
 
     /// Names images that turned out unreadable, and stops the run when they are too many.
