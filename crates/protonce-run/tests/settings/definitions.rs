@@ -21,7 +21,9 @@ fn another(setting: &Setting, value: &Value) -> Value {
         (Kind::Name, Value::String(value)) => {
             setting.names.iter().find(|name| *name != value).unwrap().as_str().into()
         }
-        (Kind::Integers | Kind::AutoOrIntegers, Value::Array(values)) => values[1..].into(),
+        (Kind::Integers | Kind::AutoOrIntegers, Value::Array(values)) => {
+            values[1..].to_vec().into()
+        }
         (Kind::Numbers, Value::Array(values)) => {
             values.iter().map(|value| smaller(value.as_float().unwrap())).collect::<Vec<_>>().into()
         }

@@ -36,7 +36,7 @@ fn page() -> String {
     let mut page = INTRODUCTION.to_owned();
     for heading in headings {
         write!(page, "\n## {heading}\n\n").unwrap();
-        page += "| flag | TOML | v1, v2, small | |\n| --- | --- | --- | --- |\n";
+        page += "| flag | TOML | v1, v2, small | what it does, and why one would change it |\n| --- | --- | --- | --- |\n";
         for setting in settings.iter().filter(|setting| setting.heading == heading) {
             let Setting { name, help, changeable, .. } = setting;
             let flag = flag(setting);
