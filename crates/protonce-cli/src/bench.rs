@@ -12,7 +12,11 @@ use protonce_images::data::Dataset;
 use protonce_run::{Config, Progress};
 use serde_json::json;
 
-use crate::pretrain::{Settings, layers};
+use crate::flags::{RunFlags, layers, preset_names};
+use crate::threads::use_tensor_threads;
+
+const HELP_OF_DATA: &str =
+    "Images as for `pretrain`; JPEGs made for the purpose where none are given";
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -24,13 +28,10 @@ pub enum Command {
 /// What is typed after `protonce bench step`.
 #[derive(Args)]
 #[command(args_override_self = true)]
+#[command(mut_arg("data", |data| data.help(HELP_OF_DATA)))]
 pub struct Step {
-    /// Images as for `pretrain`; JPEGs made for the purpose where none are given.
-    #[arg(value_name = "DATA")]
-    data: Option<String>,
-
     /// Settings to start from, as for `pretrain`.
-    #[arg(long, value_parser = ["v1", "v2", "small"], default_value = "v2")]
+    #[arg(long, value_parser = preset_names(), default_value = "v2")]
     preset: String,
 
     /// TOML file of settings, as for `pretrain`.
@@ -50,7 +51,7 @@ pub struct Step {
     json: bool,
 
     #[command(flatten)]
-    settings: Settings,
+    settings: RunFlags,
 }
 
 pub fn run(command: &Command) -> anyhow::Result<()> {
@@ -61,12 +62,10 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
 
 fn step(arguments: &Step) -> anyhow::Result<()> {
     let base = Config::preset(&arguments.preset)?;
-    let (file, data) = (arguments.config.as_deref(), arguments.data.as_deref());
-    let mut config = Config::resolve(layers(base, file, data, &arguments.settings)?)?;
+    let file = arguments.config.as_deref();
+    let mut config = Config::resolve(layers(base, file, &arguments.settings)?)?;
     let device = device(&config.device)?;
-    if config.threads > 0 {
-        tch::set_num_threads(i32::try_from(config.threads).context("--threads is too large")?);
-    }
+    use_tensor_threads(config.threads)?;
     let made = tempfile::tempdir().context("cannot make a folder for images")?;
     if config.data.is_empty() {
         let folder = made.path();

@@ -22,7 +22,7 @@ use protonce_run::Clusters;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
-use crate::pretrain::clusters;
+use crate::threads::use_tensor_threads;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -31,7 +31,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     embeddings: String,
     /// Clusters of each granularity, or `auto`: n/50, n/25, n/12.5.
-    #[arg(long, value_name = "K,K,…", value_parser = clusters, default_value = "auto")]
+    #[arg(long, value_name = "K,K,…", default_value = "auto")]
     clusters: Clusters,
     /// Try 2, 4, 8, … clusters, up to a quarter of the embeddings and 4096, and draw objective and
     /// silhouette against their number into `suggest.png`.
@@ -70,9 +70,9 @@ pub struct Arguments {
     /// What the random starts follow from.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Threads; 0: one a core.
+    /// Threads; 0: one per core.
     #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: i32,
+    threads: usize,
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: String,
@@ -120,9 +120,7 @@ struct Granularity {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    if arguments.threads > 0 {
-        tch::set_num_threads(arguments.threads);
-    }
+    use_tensor_threads(arguments.threads)?;
     let device = device(&arguments.device)?;
     let embeddings = read(&arguments.embeddings)?;
     let (values, dim) = (embeddings.values(), embeddings.dim());

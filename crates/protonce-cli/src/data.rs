@@ -11,7 +11,8 @@ use protonce_images::views::{
 };
 use protonce_run::Config;
 
-use crate::pretrain::{ViewSettings, interrupt_flag};
+use crate::flags::{ViewFlags, preset_names};
+use crate::pretrain::interrupt_flag;
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -29,7 +30,7 @@ pub enum Command {
 pub struct CheckArguments {
     /// Images: a folder, a .tar, a text list or a packed file, with `#SUBFOLDER` for a part of it.
     data: String,
-    /// Threads that decode; 0: one a core.
+    /// Threads that decode; 0: one per core.
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Print one JSON object on stdout.
@@ -52,7 +53,7 @@ pub struct PackArguments {
     /// need no decoding: best up to 64 px, where they are hardly larger.
     #[arg(long, value_enum, default_value_t = EncodingName::Jpeg)]
     encoding: EncodingName,
-    /// Threads; 0: one a core.
+    /// Threads; 0: one per core.
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Print one JSON object on stdout.
@@ -83,10 +84,10 @@ pub struct ViewsArguments {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Settings to start from.
-    #[arg(long, value_parser = ["v1", "v2", "small"], default_value = "v2")]
+    #[arg(long, value_parser = preset_names(), default_value = "v2")]
     preset: String,
     #[command(flatten)]
-    settings: ViewSettings,
+    settings: ViewFlags,
 }
 
 pub fn run(command: &Command) -> anyhow::Result<()> {
@@ -145,8 +146,8 @@ fn run_pack(arguments: &PackArguments) -> anyhow::Result<()> {
 }
 
 fn run_views(arguments: &ViewsArguments) -> anyhow::Result<()> {
-    let flags = toml::Table::try_from(&arguments.settings)?;
-    let mut config = Config::resolve([Config::preset(&arguments.preset)?, flags])?;
+    let flags = &arguments.settings.0;
+    let mut config = Config::resolve([Config::preset(&arguments.preset)?, flags.clone()])?;
     let dataset = Dataset::open(&arguments.data)?;
     config.settle(&dataset);
     let ViewsArguments { images, pairs, seed, out, .. } = arguments;

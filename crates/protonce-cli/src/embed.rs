@@ -43,7 +43,7 @@ pub struct Arguments {
     /// Images a forward pass. Another number may change the last bits of a row.
     #[arg(long, value_name = "N", default_value_t = 256)]
     batch_size: usize,
-    /// Threads that decode; 0: one a core.
+    /// Threads that decode; 0: one per core.
     #[arg(long, value_name = "N", default_value_t = 0)]
     loader_threads: usize,
     /// float32 gives the same numbers everywhere; bf16 is faster on machines that multiply it and

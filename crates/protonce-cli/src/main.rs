@@ -9,12 +9,14 @@ mod cluster;
 mod data;
 mod embed;
 mod eval;
+mod flags;
 mod manual;
 mod panics;
 mod pretrain;
 mod progress;
 mod report;
 mod serve;
+mod threads;
 mod weights;
 
 use std::process::ExitCode;

@@ -62,7 +62,7 @@ impl Display {
             (Method::Moco, _) => "no prototypes".to_owned(),
             (Method::Pcl, clusters) => {
                 let counts = clusters.counts(images).into_iter().map(|count| count.to_string());
-                let chosen = if matches!(clusters, Clusters::Auto(_)) { " (auto)" } else { "" };
+                let chosen = if matches!(clusters, Clusters::Auto) { " (auto)" } else { "" };
                 let warmup = config.warmup_epochs;
                 let counts = counts.collect::<Vec<_>>().join(", ");
                 format!("{counts} prototypes{chosen} from epoch {} on", warmup + 1)

@@ -4,9 +4,9 @@ mod encoder_config;
 mod event;
 mod settings;
 
-pub use encoder_config::{Architecture, EncoderConfig, Head, Stem, UnknownName};
+pub use encoder_config::{Architecture, EncoderConfig, Head, Stem};
 pub use event::{Event, Measures, Observer, Progress, Task};
 pub use settings::{
-    Auto, Clusters, Config, ConfigError, Duplicates, Expectation, Method, PrecisionChoice,
-    Schedule, Shuffle, Stats, Tune,
+    Clusters, Config, ConfigError, Duplicates, Expectation, Method, NotClusters, PrecisionChoice,
+    Preset, Schedule, Shuffle, Stats, Tune,
 };

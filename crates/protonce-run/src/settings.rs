@@ -1,22 +1,28 @@
-//! Every setting of a run, under one name in the program, in TOML and on the command line.
+//! Every setting of a run, defined once, under one name in the program, in TOML and on the command
+//! line.
 //!
 //! Settings are layered: a preset, then a file, then flags. Each layer is a table that names only
 //! what it sets; [`Config::resolve`] lays them over one another and fills in what follows from the
-//! rest (the stem from the image size, for example).
+//! rest (the stem from the image size, for example). [`Config::settings`] lists the definitions, which
+//! flags, help and `docs/settings.md` are made of.
 
+use std::str::FromStr;
+
+use protonce_images::data::Dataset;
+use protonce_images::settings::{Kind, OutOfRange, SettingValue, UnknownName};
+use protonce_images::threads;
+use protonce_images::views::{ViewConfig, measure_stats};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::encoder_config::{EncoderConfig, Head, Stem};
-use protonce_images::data::Dataset;
-use protonce_images::views::{ViewConfig, measure_stats};
+use crate::encoder_config::{Architecture, EncoderConfig, Head, Stem};
 
 /// What can be wrong with settings.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No preset of that name.
-    #[error("unknown preset \"{0}\": expected v1, v2 or small")]
-    UnknownPreset(String),
+    #[error(transparent)]
+    UnknownPreset(#[from] UnknownName),
     /// No setting of that name.
     #[error("unknown setting \"{name}\": expected one of {known}")]
     UnknownSetting {
@@ -29,67 +35,185 @@ pub enum ConfigError {
     #[error("a setting has a value that it cannot have: {0}")]
     Invalid(String),
     /// A value out of range.
-    #[error("\"{name}\" is {found}: expected {expected}")]
-    OutOfRange {
-        /// The setting.
-        name: &'static str,
-        /// Its value.
-        found: String,
-        /// What it should be.
-        expected: &'static str,
-    },
-    /// A view setting out of range.
     #[error(transparent)]
-    Views(#[from] protonce_images::views::ConfigError),
+    OutOfRange(#[from] OutOfRange),
 }
 
-/// What a query is contrasted with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Method {
-    /// Keys and prototypes: PCL.
-    Pcl,
-    /// Keys alone: MoCo, the ablation.
-    Moco,
+protonce_images::names! {
+    /// Settings to start from.
+    pub enum Preset: "preset" {
+        /// The paper's first version, for photographs.
+        V1 = "v1",
+        /// The paper's second version, for photographs.
+        V2 = "v2",
+        /// For images of up to 64 px.
+        Small = "small",
+    }
 }
 
-/// How the learning rate falls over the epochs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Schedule {
-    /// Half a cosine wave from `lr` to 0.
-    Cosine,
-    /// A tenth at each of `milestones`.
-    Step,
+protonce_images::names! {
+    /// What a query is contrasted with.
+    pub enum Method: "method" {
+        /// Keys and prototypes: PCL.
+        Pcl = "pcl",
+        /// Keys alone: MoCo, the ablation.
+        Moco = "moco",
+    }
 }
 
-/// What to do when several images of a batch belong to one prototype.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Duplicates {
-    /// Each is a negative of the others, as in the published code.
-    #[default]
-    Keep,
-    /// They are left out of each other's negatives.
-    Mask,
+protonce_images::names! {
+    /// Where the mean and the standard deviation that pixels are normalised with come from.
+    #[derive(Default)]
+    pub enum Stats: "source of mean and std" {
+        /// `mean` and `std` are settings.
+        #[default]
+        Given = "given",
+        /// Measured on the images when the run begins; the run keeps them as given.
+        Auto = "auto",
+    }
 }
 
-/// How many prototypes each granularity has.
+protonce_images::names! {
+    /// How the images of an epoch are put in order.
+    #[derive(Default)]
+    pub enum Shuffle: "shuffle" {
+        /// `local` for an archive or packed file larger than most of the memory, `full` otherwise.
+        Auto = "auto",
+        /// Every order is as likely as any other.
+        #[default]
+        Full = "full",
+        /// Random stretches of the file in random order, shuffled about a gigabyte at a time, so
+        /// that nearly all reading is from the page cache.
+        Local = "local",
+    }
+}
+
+protonce_images::names! {
+    /// How the learning rate falls over the epochs.
+    pub enum Schedule: "schedule" {
+        /// Half a cosine wave from `lr` to 0.
+        Cosine = "cosine",
+        /// A tenth at each of `milestones`.
+        Step = "step",
+    }
+}
+
+protonce_images::names! {
+    /// What to do when several images of a batch belong to one prototype.
+    pub enum Duplicates: "treatment of duplicates" {
+        /// Each is a negative of the others, as in the published code.
+        Keep = "keep",
+        /// They are left out of each other's negatives.
+        Mask = "mask",
+    }
+}
+
+protonce_images::names! {
+    /// Where the E-step takes the embeddings from.
+    #[derive(Default)]
+    pub enum Expectation: "expectation" {
+        /// The momentum encoder sees all images, as published.
+        #[default]
+        Full = "full",
+        /// The keys of the epoch before: no pass over the images, but of random views, and of an
+        /// encoder that has changed since.
+        Bank = "bank",
+    }
+}
+
+protonce_images::names! {
+    /// The arithmetic that was asked for.
+    pub enum PrecisionChoice: "precision" {
+        /// bf16 where the device multiplies it in hardware.
+        Auto = "auto",
+        /// float32.
+        Float32 = "float32",
+        /// bf16.
+        Bf16 = "bf16",
+    }
+}
+
+protonce_images::names! {
+    /// How the algorithm of each convolution is chosen.
+    #[derive(Default)]
+    pub enum Tune: "tuning" {
+        /// By measurement in bf16, where algorithms differ most; by a rule in float32.
+        Auto = "auto",
+        /// By a short measurement, once per processor.
+        On = "on",
+        /// By a rule.
+        #[default]
+        Off = "off",
+    }
+}
+
+/// How many prototypes each granularity has: `auto`, or numbers, as text separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "WrittenClusters", into = "WrittenClusters")]
 pub enum Clusters {
-    /// `"auto"`: n/50, n/25 and n/12.5, the paper's ratios.
-    Auto(Auto),
-    /// One number a granularity.
+    /// n/50, n/25 and n/12.5, the paper's ratios.
+    Auto,
+    /// One number per granularity.
     Counts(Vec<i64>),
 }
 
-/// The word `auto`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Auto {
-    /// Chosen by the program.
-    Auto,
+/// [`Clusters`] in a file.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum WrittenClusters {
+    Word(String),
+    Counts(Vec<i64>),
+}
+
+/// Something else than numbers of clusters.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected \"auto\" or numbers separated by commas, for example 250,500,1000")]
+pub struct NotClusters;
+
+impl FromStr for Clusters {
+    type Err = NotClusters;
+
+    fn from_str(text: &str) -> Result<Clusters, NotClusters> {
+        if text == "auto" {
+            return Ok(Clusters::Auto);
+        }
+        let counts: Result<_, _> = text.split(',').map(|count| count.trim().parse()).collect();
+        counts.map(Clusters::Counts).map_err(|_| NotClusters)
+    }
+}
+
+impl TryFrom<WrittenClusters> for Clusters {
+    type Error = String;
+
+    fn try_from(written: WrittenClusters) -> Result<Clusters, String> {
+        match written {
+            WrittenClusters::Counts(counts) => Ok(Clusters::Counts(counts)),
+            WrittenClusters::Word(word) if word == "auto" => Ok(Clusters::Auto),
+            WrittenClusters::Word(word) => {
+                Err(format!("clusters is \"{word}\": expected \"auto\" or a list of numbers"))
+            }
+        }
+    }
+}
+
+impl From<Clusters> for WrittenClusters {
+    fn from(clusters: Clusters) -> WrittenClusters {
+        match clusters {
+            Clusters::Auto => WrittenClusters::Word("auto".to_owned()),
+            Clusters::Counts(counts) => WrittenClusters::Counts(counts),
+        }
+    }
+}
+
+impl SettingValue for Clusters {
+    const KIND: Kind = Kind::AutoOrIntegers;
+
+    fn shown(&self) -> String {
+        match self {
+            Clusters::Auto => "auto".to_owned(),
+            Clusters::Counts(counts) => format!("{counts:?}"),
+        }
+    }
 }
 
 impl Clusters {
@@ -98,274 +222,220 @@ impl Clusters {
     pub fn counts(&self, images: usize) -> Vec<i64> {
         match self {
             Clusters::Counts(counts) => counts.clone(),
-            Clusters::Auto(_) => [50.0, 25.0, 12.5]
+            Clusters::Auto => [50.0, 25.0, 12.5]
                 .map(|ratio| (images as f64 / ratio) as i64)
                 .map(|count| count.clamp(1, (images as i64 / 2).max(1)))
                 .to_vec(),
         }
     }
+
+    /// `auto`, or at least one granularity of at least one prototype.
+    fn are_possible(&self) -> bool {
+        match self {
+            Clusters::Auto => true,
+            Clusters::Counts(counts) => !counts.is_empty() && counts.iter().all(|&count| count > 0),
+        }
+    }
 }
 
-/// Where the E-step takes the embeddings from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Expectation {
-    /// The momentum encoder sees all images, as published.
-    #[default]
-    Full,
-    /// The keys of the epoch before: no pass over the images, but of random views, and of an encoder
-    /// that has changed since.
-    Bank,
+protonce_images::settings! {
+    /// All settings of a run. The default is the preset `v2`.
+    ///
+    /// Settings that came later have a `serde(default)`, which is what runs did before there was a
+    /// choice, so that older runs can still be read and continued.
+    pub struct Config {
+        ["Images"]
+        /// Images: a folder, a .tar, a text list (`path<tab>label` per line) or a packed file, with
+        /// `#SUBFOLDER` for a part of it. Not needed with --resume.
+        data: String = String::new(), shown_as("DATA"), positional(), changeable();
+
+        /// Use only the first N images of each class, by name (0: all): for quick trials.
+        per_class: usize = 0, shown_as("N");
+
+        /// Share of images that may be unreadable before the run stops.
+        max_bad: f64 = 0.01, shown_as("SHARE"), share(), changeable();
+
+        ["Contrast"]
+        /// `pcl`, or `moco` for the ablation without prototypes.
+        method: Method = Method::Pcl;
+
+        flatten encoder: EncoderConfig;
+        flatten views: ViewConfig;
+
+        ["Views"]
+        /// `given`: --mean and --std, those of ImageNet unless said; `auto`: measured on the images,
+        /// which is better where they are no photographs.
+        #[serde(default)]
+        stats: Stats = Stats::Given;
+
+        ["Images"]
+        /// Order of the images. `local` reads an archive or packed file in stretches, for data larger
+        /// than memory on a disk that is slow at random reads; `auto` is `full` unless it is needed.
+        #[serde(default)]
+        shuffle: Shuffle = Shuffle::Auto;
+
+        ["Training"]
+        /// Passes over the images. Contrastive learning rewards patience: 200 and more.
+        epochs: usize = 200, shown_as("N"), positive(), changeable();
+
+        /// Images per step.
+        batch_size: usize = 256, shown_as("N"), expect("2 or more", |&images| images >= 2);
+
+        /// Learning rate of the first epoch; scale it with the batch size.
+        lr: f64 = 0.03, shown_as("RATE"), not_negative(), changeable();
+
+        /// How the learning rate falls: half a cosine to 0, or a tenth at each milestone.
+        schedule: Schedule = Schedule::Cosine;
+
+        /// Epochs at which schedule `step` divides the learning rate by ten.
+        milestones: Vec<usize> = vec![120, 160], shown_as("N,N");
+
+        /// L2 penalty on all parameters; 5e-4 for small data.
+        weight_decay: f64 = 1e-4, shown_as("RATE"), not_negative();
+
+        /// Momentum of gradient descent.
+        sgd_momentum: f64 = 0.9, shown_as("M"), share();
+
+        ["Contrast"]
+        /// Inertia m of the momentum encoder: 0.999 for long runs, 0.99 when there are few steps.
+        encoder_momentum: f64 = 0.999, shown_as("M"), share();
+
+        /// Temperature τ; lower ones push harder against the nearest negatives.
+        ///
+        /// That of InfoNCE, and the mean of the concentrations.
+        temperature: f64 = 0.2, shown_as("T"), positive();
+
+        /// Smoothing α of the concentration: keeps small clusters from looking too sure.
+        smoothing: f64 = 10.0, shown_as("A"), positive();
+
+        /// Past keys that serve as negatives; no more than there are images, or an image meets itself.
+        queue: i64 = 16384, shown_as("N"), positive();
+
+        /// Prototypes r that serve as negatives besides the batch's own; all there are, if fewer.
+        negatives: usize = 16384, shown_as("R");
+
+        /// Two images of one prototype in a batch: `keep` them as each other's negatives
+        /// (published), or `mask` these false negatives.
+        duplicates: Duplicates = Duplicates::Keep;
+
+        ["Prototypes"]
+        /// Prototypes of each granularity, or `auto`: n/50, n/25, n/12.5.
+        clusters: Clusters = Clusters::Counts(vec![25_000, 50_000, 100_000]), shown_as("K,K,…"),
+            expect("\"auto\" or numbers above 0", Clusters::are_possible);
+
+        /// Epochs before the first E-step: prototypes of an untrained encoder mean little.
+        warmup_epochs: usize = 20, shown_as("N");
+
+        /// Embeddings for the E-step: `full` is a pass of the momentum encoder over all images
+        /// (published); `bank` reuses the keys of the last epoch, which saves that pass but clusters
+        /// older embeddings of random views.
+        #[serde(default)]
+        expectation: Expectation = Expectation::Full;
+
+        /// Epochs between two E-steps; more than 1 saves time where prototypes change slowly.
+        #[serde(default = "every_epoch")]
+        expectation_every: usize = every_epoch(), shown_as("N"), positive();
+
+        /// Begin each clustering with the clusters of the E-step before, once, in place of five
+        /// random starts.
+        #[serde(default)]
+        warm_start: bool = false;
+
+        ["Training"]
+        /// Normalise the batch in N groups, keys shuffled across them, as N GPUs would.
+        bn_splits: i64 = 1, shown_as("N"), positive();
+
+        /// What all random choices follow from.
+        seed: u64 = 0, shown_as("N");
+
+        ["Machine"]
+        /// Arithmetic of the convolutions; `auto` is bf16 where the device multiplies it in hardware.
+        precision: PrecisionChoice = PrecisionChoice::Auto;
+
+        /// How each convolution is computed on a CPU: `on` measures once per processor and remembers
+        /// it in the cache folder, `off` follows a rule, with the same bits wherever there is the same
+        /// processor; `auto` is `on` in bf16, where it pays most, and `off` in float32.
+        ///
+        /// A run goes on with the choices that it began with.
+        #[serde(default)]
+        tune: Tune = Tune::Auto, changeable();
+
+        /// Recompute residual blocks in the backward pass instead of keeping what is in them: much
+        /// less memory for large images or batches, a longer step, the same result.
+        #[serde(default)]
+        checkpoint_blocks: bool = false, changeable();
+
+        /// `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        device: String = "auto".to_owned(), shown_as("DEVICE"), changeable();
+
+        /// Threads of tensor arithmetic; 0: one per core.
+        threads: usize = 0, shown_as("N"), changeable();
+
+        /// Threads that decode images and make views; 0: one per core.
+        loader_threads: usize = 0, shown_as("N"), changeable();
+
+        ["Records"]
+        /// Steps between two lines of events.jsonl.
+        log_every: usize = 10, shown_as("STEPS"), positive(), changeable();
+
+        /// Epochs between two checkpoints.
+        save_every: usize = 1, shown_as("EPOCHS"), positive(), changeable();
+
+        /// Newest checkpoints to keep; 0: all.
+        keep: usize = 3, shown_as("N"), changeable();
+
+        ["Evaluation"]
+        /// Labelled images whose nearest neighbours vote: measures the representation while it grows.
+        eval_train: String = String::new(), shown_as("DATA"), changeable();
+
+        /// Labelled images that are classified by --eval-train.
+        eval_test: String = String::new(), shown_as("DATA"), changeable();
+
+        /// Epochs between two such measurements.
+        eval_every: usize = 1, shown_as("EPOCHS"), positive(), changeable();
+    }
 }
 
-/// The arithmetic that was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PrecisionChoice {
-    /// bf16 where the device multiplies it in hardware.
-    Auto,
-    /// float32.
-    Float32,
-    /// bf16.
-    Bf16,
-}
-
-/// How the way of each convolution is chosen.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Tune {
-    /// By measurement in bf16, where ways differ most; by a rule in float32.
-    Auto,
-    /// By a short measurement, once for a processor.
-    On,
-    /// By a rule.
-    #[default]
-    Off,
-}
-
-/// All settings of a run.
-///
-/// Settings that came later have a default, which is what runs did before there was a choice, so
-/// that these can still be read and continued.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Config {
-    /// The images: `PATH[#SUBFOLDER]`.
-    pub data: String,
-    /// Only the first so many images of each class, by name; 0 for all.
-    pub per_class: usize,
-    /// The share of images that may be unreadable before the run stops.
-    pub max_bad: f64,
-    /// PCL or its ablation.
-    pub method: Method,
-    /// Architecture, stem, head and dimensions.
-    #[serde(flatten)]
-    pub encoder: EncoderConfig,
-    /// What a view looks like.
-    #[serde(flatten)]
-    pub views: ViewConfig,
-    /// Where mean and standard deviation come from.
-    #[serde(default)]
-    pub stats: Stats,
-    /// How thoroughly the images are shuffled.
-    #[serde(default)]
-    pub shuffle: Shuffle,
-    /// Passes over the images.
-    pub epochs: usize,
-    /// Images a step.
-    pub batch_size: usize,
-    /// Learning rate of the first epoch.
-    pub lr: f64,
-    /// How it falls.
-    pub schedule: Schedule,
-    /// The epochs at which schedule `step` divides it by ten.
-    pub milestones: Vec<usize>,
-    /// L2 penalty on all of θ.
-    pub weight_decay: f64,
-    /// Momentum of gradient descent.
-    pub sgd_momentum: f64,
-    /// m, the momentum encoder's inertia.
-    pub encoder_momentum: f64,
-    /// τ of InfoNCE, and the mean of the concentrations.
-    pub temperature: f64,
-    /// α of the concentration.
-    pub smoothing: f64,
-    /// Keys in the queue.
-    pub queue: i64,
-    /// r, prototypes a query is told apart from besides the batch's own.
-    pub negatives: usize,
-    /// Images of one prototype in one batch.
-    pub duplicates: Duplicates,
-    /// Prototypes of each granularity.
-    pub clusters: Clusters,
-    /// Epochs without prototypes at the start.
-    pub warmup_epochs: usize,
-    /// Where the E-step takes the embeddings from.
-    #[serde(default)]
-    pub expectation: Expectation,
-    /// Epochs between two E-steps.
-    #[serde(default = "every")]
-    pub expectation_every: usize,
-    /// Whether an E-step begins with the clusters of the one before, in place of random starts.
-    #[serde(default)]
-    pub warm_start: bool,
-    /// Groups of the batch that are normalised separately.
-    pub bn_splits: i64,
-    /// What all random choices follow from.
-    pub seed: u64,
-    /// float32 or bf16.
-    pub precision: PrecisionChoice,
-    /// How the way of each convolution is chosen when the run begins.
-    #[serde(default)]
-    pub tune: Tune,
-    /// Whether blocks are computed again on the way back rather than kept.
-    #[serde(default)]
-    pub checkpoint_blocks: bool,
-    /// `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-    pub device: String,
-    /// Threads of tensor arithmetic; 0 for one a core.
-    pub threads: usize,
-    /// Threads that make views; 0 for one a core.
-    pub loader_threads: usize,
-    /// Steps between two `step` events.
-    pub log_every: usize,
-    /// Epochs between two checkpoints.
-    pub save_every: usize,
-    /// Newest checkpoints that are kept; 0 for all.
-    pub keep: usize,
-    /// Labelled images whose neighbours vote in the kNN evaluation; empty for none.
-    pub eval_train: String,
-    /// Labelled images that the kNN evaluation classifies; empty for none.
-    pub eval_test: String,
-    /// Epochs between two kNN evaluations.
-    pub eval_every: usize,
-}
-
-fn every() -> usize {
+fn every_epoch() -> usize {
     1
 }
 
-/// Where the mean and the standard deviation that pixels are normalised with come from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stats {
-    /// `mean` and `std` are settings.
-    #[default]
-    Given,
-    /// Measured on the images when the run begins; the run keeps them as given.
-    Auto,
-}
-
-/// How the images of an epoch are put in order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Shuffle {
-    /// `local` for an archive or packed file larger than most of the memory, `full` otherwise.
-    Auto,
-    /// Every order is as likely as any other.
-    #[default]
-    Full,
-    /// Random stretches of the file in random order, shuffled about a gigabyte at a time, so that
-    /// nearly all reading is from the page cache.
-    Local,
-}
-
-/// Settings that may differ between a run and its continuation: they change how fast it goes or
-/// what it writes, or are changed on purpose (`epochs`, and `lr` after a divergence), but never what a
-/// finished step was.
-const CHANGEABLE: [&str; 15] = [
-    "data",
-    "epochs",
-    "lr",
-    "max-bad",
-    // A run goes on with the choices that it began with.
-    "tune",
-    "checkpoint-blocks",
-    "device",
-    "threads",
-    "loader-threads",
-    "log-every",
-    "save-every",
-    "keep",
-    "eval-train",
-    "eval-test",
-    "eval-every",
-];
+/// Settings that follow from the image size where no layer sets them.
+const FROM_IMAGE_SIZE: [&str; 2] = ["stem", "eval-resize"];
 
 impl Config {
-    /// The settings of a named preset, as a layer: `v1` and `v2` are the paper's, `small` suits
-    /// images up to 64 px.
+    /// The settings of a named [`Preset`], as a layer.
     ///
     /// # Errors
     /// When there is no preset of that name.
     pub fn preset(name: &str) -> Result<Table, ConfigError> {
-        let views = match name {
-            "v1" => ViewConfig::v1(224),
-            "v2" => ViewConfig::v2(224),
-            "small" => ViewConfig { blur_probability: 0.0, ..ViewConfig::v2(32) },
-            _ => return Err(ConfigError::UnknownPreset(name.to_owned())),
-        };
-        let published = toml::toml! {
-            data = ""
-            per-class = 0
-            max-bad = 0.01
-            method = "pcl"
-            arch = "resnet50"
-            dim = 128
-            epochs = 200
-            batch-size = 256
-            lr = 0.03
-            milestones = [120, 160]
-            weight-decay = 1e-4
-            sgd-momentum = 0.9
-            encoder-momentum = 0.999
-            smoothing = 10.0
-            queue = 16384
-            negatives = 16384
-            duplicates = "keep"
-            stats = "given"
-            shuffle = "auto"
-            clusters = [25000, 50000, 100000]
-            warmup-epochs = 20
-            expectation = "full"
-            expectation-every = 1
-            warm-start = false
-            bn-splits = 1
-            seed = 0
-            precision = "auto"
-            tune = "auto"
-            checkpoint-blocks = false
-            device = "auto"
-            threads = 0
-            loader-threads = 0
-            log-every = 10
-            save-every = 1
-            keep = 3
-            eval-train = ""
-            eval-test = ""
-            eval-every = 1
-        };
-        let own = match name {
-            "v1" => toml::toml! { head = "linear" temperature = 0.1 schedule = "step" },
-            "v2" => toml::toml! { head = "mlp" temperature = 0.2 schedule = "cosine" },
-            _ => toml::toml! {
-                arch = "resnet18"
-                head = "mlp"
-                temperature = 0.2
-                schedule = "cosine"
-                lr = 0.06
-                weight-decay = 5e-4
-                encoder-momentum = 0.99
-                queue = 4096
-                clusters = "auto"
-                warmup-epochs = 5
+        let v2 = Config::default();
+        let preset = match name.parse()? {
+            Preset::V1 => Config {
+                encoder: EncoderConfig { head: Head::Linear, ..v2.encoder },
+                views: ViewConfig::v1(224),
+                temperature: 0.1,
+                schedule: Schedule::Step,
+                ..v2
+            },
+            Preset::V2 => v2,
+            Preset::Small => Config {
+                encoder: EncoderConfig { arch: Architecture::ResNet18, ..v2.encoder },
+                views: ViewConfig { blur_probability: 0.0, ..ViewConfig::v2(32) },
+                lr: 0.06,
+                weight_decay: 5e-4,
+                encoder_momentum: 0.99,
+                queue: 4096,
+                clusters: Clusters::Auto,
+                warmup_epochs: 5,
+                ..v2
             },
         };
-        let views = Table::try_from(views).map_err(invalid)?;
-        let mut preset = layered([published, views, own]);
-        // Follows from the image size, which a later layer may change.
-        preset.remove("eval-resize");
-        Ok(preset)
+        let mut layer = preset.table()?;
+        for name in FROM_IMAGE_SIZE {
+            layer.remove(name);
+        }
+        Ok(layer)
     }
 
     /// Lays `layers` over one another, later ones on top, and fills in what follows from the rest.
@@ -377,15 +447,17 @@ impl Config {
         let image_size = settings.get("image-size").and_then(Value::as_integer).unwrap_or(0);
         let image_size = usize::try_from(image_size).unwrap_or(0);
         let stem = Stem::for_image_size(image_size).to_string();
-        settings.entry("stem").or_insert(Value::String(stem));
         let eval_resize = ViewConfig::v2(image_size).eval_resize as i64;
-        settings.entry("eval-resize").or_insert(Value::Integer(eval_resize));
-        let names: Vec<String> = settings.keys().cloned().collect();
+        let values = [Value::String(stem), Value::Integer(eval_resize)];
+        for (name, value) in FROM_IMAGE_SIZE.into_iter().zip(values) {
+            settings.entry(name).or_insert(value);
+        }
+        let mut known: Vec<String> = Config::settings().into_iter().map(|one| one.name).collect();
+        let unknown = settings.keys().find(|&name| !known.contains(name)).cloned();
         let config = Config::deserialize(settings).map_err(invalid)?;
-        let known = config.table()?;
-        if let Some(name) = names.into_iter().find(|name| !known.contains_key(name)) {
-            let known = known.keys().cloned().collect::<Vec<_>>().join(", ");
-            return Err(ConfigError::UnknownSetting { name, known });
+        if let Some(name) = unknown {
+            known.sort();
+            return Err(ConfigError::UnknownSetting { name, known: known.join(", ") });
         }
         config.validate()?;
         Ok(config)
@@ -420,11 +492,10 @@ impl Config {
 
     /// Threads that make views: as configured, else one per core, of which `on_gpu` leaves one to the
     /// thread that feeds the GPU.
-    pub fn threads_of_loader(&self, on_gpu: bool) -> usize {
-        let threads = protonce_images::threads(self.loader_threads);
+    pub fn view_threads(&self, on_gpu: bool) -> usize {
         match self.loader_threads {
-            0 if on_gpu => threads.saturating_sub(1).max(1),
-            _ => threads,
+            0 if on_gpu => (threads(0) - 1).max(1),
+            requested => threads(requested),
         }
     }
 
@@ -444,11 +515,11 @@ impl Config {
         &self,
         resumed: &Config,
     ) -> Result<Option<(String, Value, Value)>, ConfigError> {
-        let (before, mut after) = (self.table()?, resumed.table()?);
-        Ok(before.into_iter().find_map(|(name, old)| {
-            let new = after.remove(&name)?;
-            let differs = new != old && !CHANGEABLE.contains(&name.as_str());
-            differs.then_some((name, old, new))
+        let (mut before, mut after) = (self.table()?, resumed.table()?);
+        let fixed = Config::settings().into_iter().filter(|setting| !setting.changeable);
+        Ok(fixed.map(|setting| setting.name).find_map(|name| {
+            let (old, new) = before.remove(&name).zip(after.remove(&name))?;
+            (new != old).then_some((name, old, new))
         }))
     }
 
@@ -479,49 +550,18 @@ impl Config {
         (self.method == Method::Pcl).then(|| epoch - since % self.expectation_every)
     }
 
-    fn validate(&self) -> Result<(), ConfigError> {
-        let check = |holds: bool, name, found: String, expected| {
-            if holds { Ok(()) } else { Err(ConfigError::OutOfRange { name, found, expected }) }
-        };
-        let positive = "more than 0";
-        let share = "between 0 and 1";
-        for (name, value) in [
-            ("epochs", self.epochs as i64),
-            ("dim", self.encoder.dim),
-            ("queue", self.queue),
-            ("bn-splits", self.bn_splits),
-            ("log-every", self.log_every as i64),
-            ("save-every", self.save_every as i64),
-            ("eval-every", self.eval_every as i64),
-            ("expectation-every", self.expectation_every as i64),
-        ] {
-            check(value > 0, name, value.to_string(), positive)?;
+    /// Checks every setting by its own rule, then what settings ask of one another.
+    fn validate(&self) -> Result<(), OutOfRange> {
+        self.check_each()?;
+        self.views.validate()?;
+        if self.eval_train.is_empty() != self.eval_test.is_empty() {
+            return Err(OutOfRange {
+                name: "eval-train".to_owned(),
+                found: format!("\"{}\" with eval-test \"{}\"", self.eval_train, self.eval_test),
+                expected: "both eval-train and eval-test, or neither",
+            });
         }
-        let headless = self.encoder.head == Head::None;
-        check(!headless, "head", self.encoder.head.to_string(), "linear or mlp, to be trained")?;
-        check(self.batch_size > 1, "batch-size", self.batch_size.to_string(), "2 or more")?;
-        for (name, value) in [
-            ("max-bad", self.max_bad),
-            ("sgd-momentum", self.sgd_momentum),
-            ("encoder-momentum", self.encoder_momentum),
-        ] {
-            check((0.0..=1.0).contains(&value), name, value.to_string(), share)?;
-        }
-        for (name, value) in [("temperature", self.temperature), ("smoothing", self.smoothing)] {
-            check(value > 0.0 && value.is_finite(), name, value.to_string(), positive)?;
-        }
-        for (name, value) in [("lr", self.lr), ("weight-decay", self.weight_decay)] {
-            let holds = value >= 0.0 && value.is_finite();
-            check(holds, name, value.to_string(), "0 or more")?;
-        }
-        if let Clusters::Counts(counts) = &self.clusters {
-            let holds = !counts.is_empty() && counts.iter().all(|&count| count > 0);
-            check(holds, "clusters", format!("{counts:?}"), "\"auto\" or numbers above 0")?;
-        }
-        let both = self.eval_train.is_empty() == self.eval_test.is_empty();
-        let given = format!("\"{}\" with eval-test \"{}\"", self.eval_train, self.eval_test);
-        check(both, "eval-train", given, "both eval-train and eval-test, or neither")?;
-        Ok(self.views.validate()?)
+        Ok(())
     }
 }
 

@@ -4,7 +4,6 @@ use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use protonce::device::device;
@@ -16,6 +15,7 @@ use protonce_images::views::Unreadable;
 use tch::Tensor;
 
 use super::data_args::{DataArgs, Split};
+use crate::threads::use_tensor_threads;
 
 /// The encoder, and what it runs on.
 #[derive(Args)]
@@ -36,7 +36,7 @@ pub struct EncoderArgs {
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Threads of tensor arithmetic; 0: one a core.
+    /// Threads of tensor arithmetic; 0: one per core.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
     /// Where features are kept for the next evaluation of the same weights and images (50 000
@@ -64,9 +64,7 @@ impl EncoderArgs {
     /// The encoder and the images, opened.
     pub fn prepare(&self, images: &DataArgs) -> anyhow::Result<Prepared<'_>> {
         let device = device(&self.device)?;
-        if self.threads > 0 {
-            tch::set_num_threads(i32::try_from(self.threads).context("--threads is too large")?);
-        }
+        use_tensor_threads(self.threads)?;
         let weights = Weights::read(&self.weights)?;
         let precision = Precision::fastest_on(device);
         let encoder = match self.untrained {

@@ -15,6 +15,7 @@ mod refusals;
 mod report;
 mod resume;
 mod runs;
+mod settings;
 mod weights;
 
 use std::path::Path;

@@ -1,67 +1,136 @@
 //! What a view looks like: the settings and the two published recipes.
 
-use serde::{Deserialize, Serialize};
+use crate::settings::{OutOfRange, Rule};
 
-/// The order in which a recipe applies its operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Recipe {
-    /// Resized crop → grey → jitter → solarise → flip → normalise (MoCo v1, PCL v1).
-    V1,
-    /// Resized crop → jitter → grey → blur → solarise → flip → normalise (MoCo v2, PCL v2).
-    V2,
+crate::names! {
+    /// The order in which a recipe applies its operations.
+    pub enum Recipe: "recipe of views" {
+        /// Resized crop → grey → jitter → solarise → flip → normalise (MoCo v1, PCL v1).
+        V1 = "v1",
+        /// Resized crop → jitter → grey → blur → solarise → flip → normalise (MoCo v2, PCL v2).
+        V2 = "v2",
+    }
 }
 
-/// Everything that decides how views are drawn and made.
-///
-/// Probabilities are in [0, 1]; pairs are `[low, high]`. Source of the defaults: the published
-/// code's `main_pcl.py`; ranges mean what they mean in torchvision.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct ViewConfig {
-    /// Order of operations.
-    #[serde(rename = "views")]
-    pub recipe: Recipe,
-    /// Side of a view in pixels.
-    pub image_size: usize,
-    /// Length in pixels the short side is resized to before the centre crop of an evaluation view.
-    pub eval_resize: usize,
-    /// Share of the image's area a random crop covers.
-    pub crop_scale: [f64; 2],
-    /// Width of a random crop over its height, before it is resized to a square.
-    pub crop_ratio: [f64; 2],
-    /// Strengths of brightness, contrast, saturation and hue jitter. The first three draw a factor
-    /// from [max(0, 1 − s), 1 + s], hue a shift from [−s, s] of a turn (s at most 0.5).
-    pub jitter: [f64; 4],
-    /// How often a view is jittered.
-    pub jitter_probability: f64,
-    /// How often a view turns grey.
-    pub grey_probability: f64,
-    /// How often a view is blurred (recipe v2 only).
-    pub blur_probability: f64,
-    /// Standard deviation of the blur in pixels.
-    pub blur_sigma: [f64; 2],
-    /// How often the bright samples of a view are inverted (BYOL).
-    #[serde(default)]
-    pub solarise_probability: f64,
-    /// The least sample, of 0 to 255, that is bright.
-    #[serde(default = "middle")]
-    pub solarise_threshold: u8,
-    /// How often a view is mirrored left to right.
-    pub flip_probability: f64,
-    /// Small views an image besides the two full ones (multi-crop; SwAV).
-    #[serde(default)]
-    pub local_views: usize,
-    /// Side of a small view in pixels.
-    #[serde(default = "local_size")]
-    pub local_size: usize,
-    /// Share of the image's area that a small view covers.
-    #[serde(default = "local_crop_scale")]
-    pub local_crop_scale: [f64; 2],
-    /// Subtracted from each channel (red, green, blue) after scaling to [0, 1].
-    pub mean: [f64; 3],
-    /// Each channel is divided by this afterwards.
-    pub std: [f64; 3],
+crate::settings! {
+    /// Everything that decides how views are drawn and made.
+    ///
+    /// Probabilities are in [0, 1]; pairs are `[low, high]`. Source of the defaults, which are
+    /// [`ViewConfig::v2`] at 224 px: the published code's `main_pcl.py`; ranges mean what they mean
+    /// in torchvision.
+    pub struct ViewConfig {
+        ["Views"]
+        /// Random views: `v2` adds blur to `v1` and jitters four times out of five.
+        #[serde(rename = "views")]
+        recipe: Recipe = Recipe::V2, named("views");
+
+        /// Side of a view in pixels.
+        image_size: usize = 224, shown_as("PIXELS"), side();
+
+        /// Short side of the image before the centre crop of the E-step and evaluations; unless said,
+        /// the image size up to 64 px, where images are shown whole, and 8/7 of it above.
+        eval_resize: usize = eval_resize(224), shown_as("PIXELS");
+
+        /// Area of a random crop; a higher minimum keeps small objects recognisable.
+        ///
+        /// A share of the image's area.
+        crop_scale: [f64; 2] = [0.2, 1.0], shown_as("MIN,MAX"), scale();
+
+        /// Width over height of a random crop.
+        ///
+        /// Before it is resized to a square.
+        crop_ratio: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0], shown_as("MIN,MAX"),
+            expect("[low, high] with 0 < low <= high", |&[low, high]| 0.0 < low && low <= high);
+
+        /// Strengths of brightness, contrast, saturation and hue jitter. Lower them where colour
+        /// tells things apart.
+        ///
+        /// The first three draw a factor from [max(0, 1 − s), 1 + s], hue a shift from [−s, s] of a
+        /// turn (s at most 0.5).
+        jitter: [f64; 4] = [0.4, 0.4, 0.4, 0.1], shown_as("B,C,S,H"),
+            expect(
+                "[brightness, contrast, saturation, hue], none negative, hue at most 0.5",
+                |jitter| jitter.iter().all(|&strength| strength >= 0.0) && jitter[3] <= 0.5
+            );
+
+        /// How often a view is jittered.
+        jitter_probability: f64 = 0.8, probability();
+
+        /// How often a view turns grey.
+        grey_probability: f64 = 0.2, probability();
+
+        /// How often a view is blurred; 0 is better at 32 px.
+        ///
+        /// Recipe v2 only.
+        blur_probability: f64 = 0.5, probability();
+
+        /// Deviation of the blur in pixels.
+        blur_sigma: [f64; 2] = [0.1, 2.0], shown_as("MIN,MAX"),
+            expect(
+                "[low, high] in pixels with 0 <= low <= high <= 100",
+                |&[low, high]| 0.0 <= low && low <= high && high <= 100.0
+            );
+
+        /// How often the bright parts of a view are inverted (BYOL: 0.2 for one of two views).
+        #[serde(default)]
+        solarise_probability: f64 = 0.0, probability();
+
+        /// The least value, of 0 to 255, that solarising inverts.
+        #[serde(default = "middle")]
+        solarise_threshold: u8 = middle(), shown_as("LEVEL");
+
+        /// How often a view is mirrored; 0 where left and right matter (text, signs).
+        flip_probability: f64 = 0.5, probability();
+
+        /// Small views per image besides the two full ones (multi-crop). The losses do not use them
+        /// yet.
+        ///
+        /// Source: SwAV.
+        #[serde(default)]
+        local_views: usize = 0, shown_as("N"), expect("at most 64", |&views| views <= 64);
+
+        /// Side of a small view in pixels; 96 for 224, 16 for 32.
+        #[serde(default = "local_size")]
+        local_size: usize = local_size(), shown_as("PIXELS"), side();
+
+        /// Area of a small view's crop.
+        ///
+        /// A share of the image's area.
+        #[serde(default = "local_crop_scale")]
+        local_crop_scale: [f64; 2] = local_crop_scale(), shown_as("MIN,MAX"), scale();
+
+        /// Subtracted from red, green and blue after scaling to 0–1.
+        mean: [f64; 3] = [0.485, 0.456, 0.406], shown_as("R,G,B"),
+            expect("three finite numbers", |_| true);
+
+        /// Divides red, green and blue afterwards.
+        std: [f64; 3] = [0.229, 0.224, 0.225], shown_as("R,G,B"),
+            expect("three positive numbers", |std| std.iter().all(|&std| std > 0.0));
+    }
+}
+
+impl Rule<usize> {
+    /// A side of a view in pixels.
+    fn side(self) -> Self {
+        self.expect("between 1 and 4096 pixels", |side| (1..=MAX_IMAGE_SIZE).contains(side))
+    }
+}
+
+impl Rule<[f64; 2]> {
+    /// The least and the greatest share of an area.
+    fn scale(self) -> Self {
+        self.expect("[low, high] with 0 < low <= high <= 1", |&[low, high]| {
+            0.0 < low && low <= high && high <= 1.0
+        })
+    }
+}
+
+impl Rule<f64> {
+    /// How often something happens.
+    fn probability(self) -> Self {
+        let holds = |share: &f64| (0.0..=1.0).contains(share);
+        self.shown_as("P").expect("a probability between 0 and 1", holds)
+    }
 }
 
 /// The short side, in pixels, of which the centre is evaluated: 256 for 224, as everywhere in the
@@ -107,26 +176,8 @@ impl ViewConfig {
 
     /// The views of MoCo v2 and PCL v2.
     pub fn v2(image_size: usize) -> ViewConfig {
-        ViewConfig {
-            recipe: Recipe::V2,
-            image_size,
-            eval_resize: eval_resize(image_size),
-            crop_scale: [0.2, 1.0],
-            crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
-            jitter: [0.4, 0.4, 0.4, 0.1],
-            jitter_probability: 0.8,
-            grey_probability: 0.2,
-            blur_probability: 0.5,
-            blur_sigma: [0.1, 2.0],
-            solarise_probability: 0.0,
-            solarise_threshold: middle(),
-            flip_probability: 0.5,
-            local_views: 0,
-            local_size: local_size(),
-            local_crop_scale: local_crop_scale(),
-            mean: [0.485, 0.456, 0.406],
-            std: [0.229, 0.224, 0.225],
-        }
+        let eval_resize = eval_resize(image_size);
+        ViewConfig { image_size, eval_resize, ..ViewConfig::default() }
     }
 
     /// The views on which classifiers are trained: a crop of at least 8 % of the area and a flip, of
@@ -143,101 +194,25 @@ impl ViewConfig {
         }
     }
 
-    /// Checks every setting.
+    /// Checks every setting, and that the centre crop fits into the resized image.
     ///
     /// # Errors
     /// Names the first setting that is out of range and what it should be.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let check = |holds: bool, setting, found: &dyn std::fmt::Debug, expected| {
-            let found = format!("{found:?}");
-            if holds { Ok(()) } else { Err(ConfigError { setting, found, expected }) }
-        };
-        check(
-            (1..=MAX_IMAGE_SIZE).contains(&self.image_size),
-            "image_size",
-            &self.image_size,
-            "between 1 and 4096 pixels",
-        )?;
-        check(
-            (self.image_size..=2 * MAX_IMAGE_SIZE).contains(&self.eval_resize),
-            "eval_resize",
-            &self.eval_resize,
-            "at least image_size and at most 8192 pixels",
-        )?;
-        for (setting, scale) in
-            [("crop_scale", self.crop_scale), ("local_crop_scale", self.local_crop_scale)]
-        {
-            let [low, high] = scale;
-            let holds = 0.0 < low && low <= high && high <= 1.0;
-            check(holds, setting, &scale, "[low, high] with 0 < low <= high <= 1")?;
+    pub fn validate(&self) -> Result<(), OutOfRange> {
+        self.check_each()?;
+        if (self.image_size..=2 * MAX_IMAGE_SIZE).contains(&self.eval_resize) {
+            return Ok(());
         }
-        check(
-            (1..=MAX_IMAGE_SIZE).contains(&self.local_size),
-            "local_size",
-            &self.local_size,
-            "between 1 and 4096 pixels",
-        )?;
-        check(self.local_views <= 64, "local_views", &self.local_views, "at most 64")?;
-        let [low, high] = self.crop_ratio;
-        check(
-            0.0 < low && low <= high && high.is_finite(),
-            "crop_ratio",
-            &self.crop_ratio,
-            "[low, high] with 0 < low <= high",
-        )?;
-        check(
-            self.jitter.iter().all(|strength| (0.0..=f64::MAX).contains(strength))
-                && self.jitter[3] <= 0.5,
-            "jitter",
-            &self.jitter,
-            "[brightness, contrast, saturation, hue], none negative, hue at most 0.5",
-        )?;
-        for (setting, probability) in [
-            ("jitter_probability", self.jitter_probability),
-            ("grey_probability", self.grey_probability),
-            ("blur_probability", self.blur_probability),
-            ("solarise_probability", self.solarise_probability),
-            ("flip_probability", self.flip_probability),
-        ] {
-            let holds = (0.0..=1.0).contains(&probability);
-            check(holds, setting, &probability, "a probability between 0 and 1")?;
-        }
-        let [low, high] = self.blur_sigma;
-        check(
-            0.0 <= low && low <= high && high <= 100.0,
-            "blur_sigma",
-            &self.blur_sigma,
-            "[low, high] in pixels with 0 <= low <= high <= 100",
-        )?;
-        check(
-            self.mean.iter().all(|mean| mean.is_finite()),
-            "mean",
-            &self.mean,
-            "three finite numbers",
-        )?;
-        check(
-            self.std.iter().all(|&std| std.is_finite() && std > 0.0),
-            "std",
-            &self.std,
-            "three positive numbers",
-        )
+        Err(OutOfRange {
+            name: "eval-resize".to_owned(),
+            found: self.eval_resize.to_string(),
+            expected: "at least image-size and at most 8192 pixels",
+        })
     }
 }
 
 /// Larger views than anyone trains on; keeps sizes of buffers far from overflow.
 const MAX_IMAGE_SIZE: usize = 4096;
-
-/// A setting of [`ViewConfig`] that is out of range.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the view setting {setting} is {found}: expected {expected}")]
-pub struct ConfigError {
-    /// Name of the setting.
-    pub setting: &'static str,
-    /// Its value.
-    pub found: String,
-    /// What it should be.
-    pub expected: &'static str,
-}
 
 #[cfg(test)]
 mod tests {
@@ -264,26 +239,26 @@ mod tests {
     fn a_setting_out_of_range_is_named() {
         type Break = fn(&mut ViewConfig);
         let broken: [(&str, Break); 15] = [
-            ("image_size", |config| config.image_size = 0),
-            ("eval_resize", |config| config.eval_resize = 31),
-            ("crop_scale", |config| config.crop_scale = [0.0, 1.0]),
-            ("crop_scale", |config| config.crop_scale = [f64::NAN, 1.0]),
-            ("crop_ratio", |config| config.crop_ratio = [2.0, 1.0]),
+            ("image-size", |config| config.image_size = 0),
+            ("eval-resize", |config| config.eval_resize = 31),
+            ("crop-scale", |config| config.crop_scale = [0.0, 1.0]),
+            ("crop-scale", |config| config.crop_scale = [f64::NAN, 1.0]),
+            ("crop-ratio", |config| config.crop_ratio = [2.0, 1.0]),
             ("jitter", |config| config.jitter[3] = 0.6),
             ("jitter", |config| config.jitter[0] = -0.1),
-            ("grey_probability", |config| config.grey_probability = 1.1),
-            ("blur_sigma", |config| config.blur_sigma = [0.1, f64::INFINITY]),
+            ("grey-probability", |config| config.grey_probability = 1.1),
+            ("blur-sigma", |config| config.blur_sigma = [0.1, f64::INFINITY]),
             ("mean", |config| config.mean[1] = f64::NAN),
             ("std", |config| config.std[2] = 0.0),
-            ("solarise_probability", |config| config.solarise_probability = -1.0),
-            ("local_views", |config| config.local_views = 65),
-            ("local_size", |config| config.local_size = 0),
-            ("local_crop_scale", |config| config.local_crop_scale = [0.5, 0.4]),
+            ("solarise-probability", |config| config.solarise_probability = -1.0),
+            ("local-views", |config| config.local_views = 65),
+            ("local-size", |config| config.local_size = 0),
+            ("local-crop-scale", |config| config.local_crop_scale = [0.5, 0.4]),
         ];
         for (setting, change) in broken {
             let mut config = ViewConfig::v2(32);
             change(&mut config);
-            assert_eq!(config.validate().unwrap_err().setting, setting);
+            assert_eq!(config.validate().unwrap_err().name, setting);
         }
     }
 }

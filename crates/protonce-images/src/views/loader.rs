@@ -16,10 +16,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ConfigError, CropBox, Decoder, Image, Renderer, View, ViewConfig, ViewParameters, ViewRandom,
-};
+use super::{CropBox, Decoder, Image, Renderer, View, ViewConfig, ViewParameters, ViewRandom};
 use crate::data::Dataset;
+use crate::settings::OutOfRange;
 
 /// Views of the images of one step.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +57,7 @@ pub struct Unreadable {
 pub enum LoaderError {
     /// A view setting is out of range.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] OutOfRange),
     /// The plan names an image that the data set does not have.
     #[error("the plan asks for image {index}: expected less than {length}, the number of images")]
     IndexOutOfRange {
@@ -68,7 +67,7 @@ pub enum LoaderError {
         length: usize,
     },
     /// The operating system gives no more threads.
-    #[error("cannot start a loader thread ({0}): expected one a core; use fewer threads")]
+    #[error("cannot start a loader thread ({0}): expected one per core; use fewer threads")]
     Thread(std::io::Error),
     /// A thread met a bug in this program.
     #[error("making views of image {index} ({name}) panicked: {message}; please report this")]
@@ -119,7 +118,7 @@ impl Mode {
 
 impl Loader {
     /// Query and key views of the batches of image indices in `plan`, which the caller has
-    /// shuffled. `threads` 0 means one a core.
+    /// shuffled. `threads` 0 means one per core.
     ///
     /// # Errors
     /// When a setting is out of range, an index is not in the data set or no thread can be started.
@@ -150,7 +149,7 @@ impl Loader {
         Loader::start(dataset, config, plan, Mode::Training { seed, epoch, views: 1 }, threads)
     }
 
-    /// Centre crops of the batches of image indices in `plan`. `threads` 0 means one a core.
+    /// Centre crops of the batches of image indices in `plan`. `threads` 0 means one per core.
     ///
     /// # Errors
     /// When a setting is out of range, an index is not in the data set or no thread can be started.

@@ -30,7 +30,7 @@ pub struct PackOptions {
     pub max_side: Option<usize>,
     /// How images are stored.
     pub encoding: Encoding,
-    /// Threads that decode and encode; 0: one a core.
+    /// Threads that decode and encode; 0: one per core.
     pub threads: usize,
 }
 

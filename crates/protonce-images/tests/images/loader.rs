@@ -196,7 +196,7 @@ fn what_cannot_be_loaded_is_refused_at_the_start() {
     let error = start(ViewConfig::v2(16), 2).unwrap_err();
     assert!(matches!(error, LoaderError::IndexOutOfRange { index: 2, length: 2 }), "{error}");
     let error = start(ViewConfig { image_size: 0, ..ViewConfig::v2(16) }, 1).unwrap_err();
-    assert!(error.to_string().contains("image_size"), "{error}");
+    assert!(error.to_string().contains("image-size"), "{error}");
 }
 
 #[test]

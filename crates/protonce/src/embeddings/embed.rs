@@ -18,7 +18,7 @@ pub struct Embed {
     pub output: Output,
     /// Images a forward pass.
     pub batch_size: usize,
-    /// Threads that decode; 0 for one a core.
+    /// Threads that decode; 0 for one per core.
     pub loader_threads: usize,
 }
 

@@ -1,6 +1,5 @@
 //! The rows nearest to one row.
 
-use std::num::NonZero;
 use std::thread;
 
 /// A row and how near it is.
@@ -24,7 +23,7 @@ pub fn nearest(rows: &[f32], query: &[f32], count: usize) -> Vec<Neighbour> {
         return Vec::new();
     }
     let total = rows.len() / dim;
-    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let threads = protonce_images::threads(0);
     let share = total.div_ceil(threads).max(1);
     let parts = rows[..total * dim].chunks(share * dim);
     let mut found: Vec<Neighbour> = thread::scope(|scope| {

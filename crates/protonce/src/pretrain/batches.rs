@@ -96,6 +96,6 @@ pub(super) fn evaluation_loader(
     device: Device,
 ) -> Result<Loader, LoaderError> {
     let batches = images.chunks(config.batch_size).map(<[usize]>::to_vec).collect();
-    let threads = config.threads_of_loader(device.is_cuda());
+    let threads = config.view_threads(device.is_cuda());
     Loader::evaluation(dataset.clone(), config.views.clone(), batches, threads)
 }

@@ -158,7 +158,7 @@ impl<'a, 'b> Run<'a, 'b> {
             batches[self.step..].iter().map(readable).collect(),
             self.config.seed,
             epoch as u64,
-            self.config.threads_of_loader(self.device.is_cuda()),
+            self.config.view_threads(self.device.is_cuda()),
         )?;
         Ok(Batches::new(loader, batches.len()))
     }

@@ -106,7 +106,7 @@ pub(super) fn sheets(
     progress: &mut dyn FnMut(usize),
 ) -> io::Result<Sheets> {
     let per_sheet = (SHEET * SHEET) as usize;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = protonce_images::threads(0);
     let mut done = Sheets { sheets: Vec::new(), tiles: 0 };
     let mut size = 0;
     // A sheet a thread at a time: the budget is known only once sheets are drawn.

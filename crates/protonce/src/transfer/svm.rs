@@ -157,7 +157,7 @@ impl Svm {
 
 /// `work` for 0 to `count`, on all cores, in order.
 fn each_on_a_core<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(count.max(1));
+    let cores = protonce_images::threads(0).min(count.max(1));
     let next = AtomicUsize::new(0);
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {

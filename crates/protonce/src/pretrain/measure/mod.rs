@@ -213,7 +213,7 @@ fn loader(
         plan,
         config.seed,
         0,
-        config.threads_of_loader(device.is_cuda()),
+        config.view_threads(device.is_cuda()),
     )?)
 }
 
