@@ -122,9 +122,11 @@ mod tests {
         // Within tch: not its generated wrappers, but the function that called them.
         let [query, key] =
             [3, 4].map(|dim| tch::Tensor::zeros([2, dim], (tch::Kind::Float, tch::Device::Cpu)));
-        let query = std::panic::AssertUnwindSafe((query, key));
-        let found =
-            place_of(|| drop(protonce::contrast::info_nce(&query.0, &query.1, &query.1, 0.2)));
+        let misfits = std::panic::AssertUnwindSafe((query, key));
+        let found = place_of(|| {
+            let (query, key) = &*misfits;
+            drop(protonce::contrast::info_nce(query, key, key, 0.2));
+        });
         assert!(found.starts_with("protonce/src/contrast/mod.rs:"), "{found}");
     }
 }
