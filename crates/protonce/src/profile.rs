@@ -1,6 +1,6 @@
 //! A profiler for training steps: a step in, the time of its parts and of the kernels within them out.
 //!
-//! The code that does the work opens the scopes, [`part`] and within it [`kernel`]; they are timed only
+//! The code that does the work opens the scopes, `part` and within it `kernel`; they are timed only
 //! inside [`record`], and elsewhere cost a look at a thread-local variable. A backward pass on a CPU runs
 //! on the thread that asks for it, so its kernels are seen too. On a GPU, which is told its work ahead of
 //! time, a part is waited for and timed as a whole, and kernels are not.
@@ -90,41 +90,56 @@ pub fn record<T>(device: Device, body: impl FnOnce() -> T) -> (T, BTreeMap<Part,
     (result, profile.map(|profile| profile.parts).unwrap_or_default())
 }
 
-/// Runs `body` in the scope of a part; parts do not contain one another.
-pub(crate) fn part<T>(part: Part, body: impl FnOnce() -> T) -> T {
-    let Some(device) = with(|profile| {
+/// Opens the scope of a part of a step; parts do not contain one another.
+pub(crate) fn part(part: Part) -> PartScope {
+    let device = with(|profile| {
         profile.current = Some(part);
         profile.device
-    }) else {
-        return body();
-    };
-    finish(device);
-    let start = Instant::now();
-    let result = body();
-    finish(device);
-    let seconds = start.elapsed().as_secs_f64();
-    with(|profile| {
-        profile.parts.entry(part).or_default().seconds += seconds;
-        profile.current = None;
     });
-    result
+    PartScope(device.map(|device| {
+        finish(device);
+        (part, device, Instant::now())
+    }))
 }
 
-/// Runs `body` in the scope of a kernel of the current part; kernels do not contain one another.
-/// `operations` are those of the direct method.
-pub(crate) fn kernel<T>(kernel: Kernel, operations: f64, body: impl FnOnce() -> T) -> T {
+/// A part that is being timed, where anything is.
+#[must_use = "the part ends when this is dropped"]
+pub(crate) struct PartScope(Option<(Part, Device, Instant)>);
+
+impl Drop for PartScope {
+    fn drop(&mut self) {
+        let Some((part, device, start)) = self.0 else { return };
+        finish(device);
+        let seconds = start.elapsed().as_secs_f64();
+        with(|profile| {
+            profile.parts.entry(part).or_default().seconds += seconds;
+            profile.current = None;
+        });
+    }
+}
+
+/// Opens the scope of a kernel of the current part; kernels do not contain one another. `operations`
+/// are those of the direct method.
+pub(crate) fn kernel(kernel: Kernel, operations: f64) -> KernelScope {
     // On a GPU, only handing over the work would be timed.
     let part = with(|profile| profile.current.filter(|_| profile.device == Device::Cpu)).flatten();
-    let Some(part) = part else { return body() };
-    let start = Instant::now();
-    let result = body();
-    let seconds = start.elapsed().as_secs_f64();
-    with(|profile| {
-        let time = profile.parts.entry(part).or_default().kernels.entry(kernel).or_default();
-        time.seconds += seconds;
-        time.operations += operations;
-    });
-    result
+    KernelScope(part.map(|part| (part, kernel, operations, Instant::now())))
+}
+
+/// A kernel that is being timed, where anything is.
+#[must_use = "the kernel ends when this is dropped"]
+pub(crate) struct KernelScope(Option<(Part, Kernel, f64, Instant)>);
+
+impl Drop for KernelScope {
+    fn drop(&mut self) {
+        let Some((part, kernel, operations, start)) = self.0 else { return };
+        let seconds = start.elapsed().as_secs_f64();
+        with(|profile| {
+            let time = profile.parts.entry(part).or_default().kernels.entry(kernel).or_default();
+            time.seconds += seconds;
+            time.operations += operations;
+        });
+    }
 }
 
 /// Runs `body` on this thread's profile, if one is being recorded.
@@ -147,14 +162,19 @@ mod tests {
     #[test]
     fn parts_contain_their_kernels() {
         let sleep = || std::thread::sleep(Duration::from_millis(3));
+        let convolve = |operations| {
+            let _kernel = kernel(Kernel::Convolution, operations);
+            sleep();
+        };
         let work = || {
-            part(Part::Queries, || {
-                kernel(Kernel::Convolution, 5.0, sleep);
-                kernel(Kernel::Convolution, 6.0, sleep);
+            {
+                let _part = part(Part::Queries);
+                convolve(5.0);
+                convolve(6.0);
                 sleep();
-            });
+            }
             // Outside of any part.
-            kernel(Kernel::Convolution, 7.0, sleep);
+            convolve(7.0);
             9
         };
         assert_eq!(work(), 9);

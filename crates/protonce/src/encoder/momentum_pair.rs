@@ -1,5 +1,8 @@
 //! The two encoders of contrastive learning with a momentum encoder: two views of a batch in, queries
 //! and keys out.
+//!
+//! The pixels of a view come as the loader made them and are uploaded here, so that a training step
+//! reads like the paper's.
 
 use protonce_run::EncoderConfig;
 use tch::{Device, Tensor};
@@ -7,6 +10,8 @@ use tch::{Device, Tensor};
 use super::model::Encoder;
 use super::normalise::BatchStats;
 use super::precision::Precision;
+use super::upload::{image_tensor, upload};
+use crate::profile::{self, Part};
 
 /// The query encoder f_θ and the momentum encoder f_θ' that follows it (PCL §3.1, MoCo §3.2).
 pub struct MomentumPair {
@@ -37,18 +42,32 @@ impl MomentumPair {
         self.momentum_encoder.parameters_mut().ema_update(theta, momentum);
     }
 
-    /// Keys of the key views, without gradient: [batch, 3, height, width] → [batch, dim].
+    /// Queries of a batch's query views, with gradient: pixels [batch, size, size, 3] → [batch, dim].
     ///
-    /// With `splits` > 1 the batch is shuffled by `order` (a permutation of the batch, int64
-    /// [batch]) before it is split, so that a query and its key never share batch statistics, and
-    /// the keys come back in the batch's own order (MoCo §3.3, "shuffling BN").
-    pub fn keys(&self, images: &Tensor, splits: i64, order: &Tensor) -> Tensor {
+    /// With `splits` > 1 batch statistics are those of that many groups of the batch; see
+    /// [`Encoder::embed_split`].
+    pub fn queries(&self, views: &[f32], size: usize, splits: i64) -> Tensor {
+        let images = image_tensor(views, size, self.encoder.device());
+        let _part = profile::part(Part::Queries);
+        self.encoder.embed_split(&images, splits)
+    }
+
+    /// Keys of a batch's key views, without gradient: pixels [batch, size, size, 3] → [batch, dim].
+    ///
+    /// With `splits` > 1 the batch is shuffled by `order` (a permutation of the batch) before it is
+    /// split, so that a query and its key never share batch statistics, and the keys come back in the
+    /// batch's own order (MoCo §3.3, "shuffling BN").
+    pub fn keys(&self, views: &[f32], size: usize, splits: i64, order: &[i64]) -> Tensor {
         let _guard = tch::no_grad_guard();
-        if splits <= 1 {
-            return self.momentum_encoder.embed(images, BatchStats::Batch);
-        }
+        let device = self.momentum_encoder.device();
+        let images = image_tensor(views, size, device);
+        let order = (splits > 1).then(|| upload(order, device));
+        let _part = profile::part(Part::Keys);
+        let Some(order) = order else {
+            return self.momentum_encoder.embed(&images, BatchStats::Batch);
+        };
         // Row selection would lose the channels-last layout on an NCHW view, so it works on NHWC.
-        let shuffled = images.permute([0, 2, 3, 1]).index_select(0, order).permute([0, 3, 1, 2]);
+        let shuffled = images.permute([0, 2, 3, 1]).index_select(0, &order).permute([0, 3, 1, 2]);
         let keys = self.momentum_encoder.embed_split(&shuffled, splits);
         keys.index_select(0, &order.argsort(0, false))
     }

@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::error::EncoderError;
 use super::updates::{Sgd, ema_update};
+use crate::profile::{self, Part};
 
 /// The number of a parameter within [`Parameters`].
 #[derive(Debug, Clone, Copy)]
@@ -174,6 +175,7 @@ impl Parameters {
         gradient: &Tensor,
         sgd: Sgd,
     ) {
+        let _part = profile::part(Part::Optimiser);
         let start = match stretch.start_bound() {
             Bound::Included(&start) => start,
             Bound::Excluded(&before) => before + 1,
@@ -191,11 +193,13 @@ impl Parameters {
 
     /// θ' ← mθ' + (1 − m)θ, where θ' is this and m is `momentum`.
     pub(super) fn ema_update(&mut self, theta: &Parameters, momentum: f64) {
+        let _part = profile::part(Part::MovingAverage);
         ema_update(&mut self.theta, &theta.theta, momentum);
     }
 
     /// ∂loss/∂θ laid out as θ: float32 [parameters].
     pub fn gradient(&self, loss: &Tensor) -> Tensor {
+        let _part = profile::part(Part::Backward);
         let gradients = Tensor::run_backward(&[loss], &self.views, false, false);
         let stretches: Vec<Tensor> = gradients
             .iter()

@@ -12,7 +12,7 @@ use super::run_folder::{NamedTensors, RunError};
 use super::setup::precision;
 use crate::contrast::{Contrast, Queue, info_nce, proto_nce, sample_negatives};
 use crate::encoder::convolution::ConvPlan;
-use crate::encoder::{MomentumPair, Sgd, image_tensor, upload};
+use crate::encoder::{MomentumPair, Sgd, upload};
 use crate::profile::{self, Part};
 use crate::prototypes::Prototypes;
 use crate::world::World;
@@ -63,43 +63,31 @@ impl Trainer {
         step: usize,
     ) -> LossSums {
         let config = &self.config;
-        let count = batch.indices.len();
+        let (count, size, splits) = (batch.indices.len(), batch.image_size, config.bn_splits);
         let (epoch, step) = (epoch as u64, step as u64);
         let random = |purpose| generator(config.seed, purpose);
 
         // The momentum encoder follows, then sees the key views: keys [batch, dim].
-        profile::part(Part::MovingAverage, || self.pair.ema_update(config.encoder_momentum));
-        let key_views = image_tensor(&batch.views[1], batch.image_size, self.device);
+        self.pair.ema_update(config.encoder_momentum);
         let mut order: Vec<i64> = (0..count as i64).collect();
         order.shuffle(&mut random(Purpose::KeyOrder { epoch, step }));
-        let order = upload(&order, self.device);
-        let keys =
-            profile::part(Part::Keys, || self.pair.keys(&key_views, config.bn_splits, &order));
+        let keys = self.pair.keys(&batch.views[1], size, splits, &order);
 
         // Queries [batch, dim].
-        let query_views = image_tensor(&batch.views[0], batch.image_size, self.device);
-        let queries = profile::part(Part::Queries, || {
-            self.pair.encoder.embed_split(&query_views, config.bn_splits)
-        });
+        let queries = self.pair.queries(&batch.views[0], size, splits);
 
         // Losses, with the queue as it was before this batch's keys.
         let images: Vec<i64> = batch.indices.iter().map(|&index| index as i64).collect();
-        let losses = profile::part(Part::Losses, || {
-            self.losses(&queries, &keys, &images, granularities, &|granularity| {
-                random(Purpose::Negatives { epoch, step, granularity })
-            })
+        let losses = self.losses(&queries, &keys, &images, granularities, &|granularity| {
+            random(Purpose::Negatives { epoch, step, granularity })
         });
 
         // Gradient descent with momentum and weight decay on all of θ.
-        let gradient = profile::part(Part::Backward, || {
-            self.pair.encoder.parameters().gradient(&losses.total)
-        });
+        let gradient = self.pair.encoder.parameters().gradient(&losses.total);
         let gradient = self.world.all_reduce_mean(gradient);
         let sgd =
             Sgd { learning_rate, momentum: config.sgd_momentum, weight_decay: config.weight_decay };
-        profile::part(Part::Optimiser, || {
-            self.pair.encoder.parameters_mut().sgd_step(.., &self.velocity, &gradient, sgd);
-        });
+        self.pair.encoder.parameters_mut().sgd_step(.., &self.velocity, &gradient, sgd);
 
         let keys = self.world.all_gather(keys);
         if let Some(bank) = &mut self.bank {
@@ -130,6 +118,7 @@ impl Trainer {
         granularities: &[Prototypes],
         random: &dyn Fn(u16) -> ChaCha8Rng,
     ) -> Losses {
+        let _part = profile::part(Part::Losses);
         let config = &self.config;
         let rows = Tensor::from_slice(images);
 

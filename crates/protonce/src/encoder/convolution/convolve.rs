@@ -17,7 +17,8 @@ use crate::profile::{self, Kernel};
 /// is stride, padding and groups. `algorithms` holds on a CPU, elsewhere libtorch computes.
 ///
 /// # Panics
-/// When shapes do not fit, or an algorithm does not compute a pass of this shape; see [`ConvAlgorithm::computes`].
+/// When shapes do not fit, or an algorithm does not compute a pass of this shape; see
+/// [`ConvAlgorithm::computes`](super::ConvAlgorithm::computes).
 pub fn convolve(
     x: &Tensor,
     recompute: Option<Recompute>,
@@ -31,16 +32,16 @@ pub fn convolve(
     }
     let operations = shape.operations();
     let y = tch::no_grad(|| {
-        profile::kernel(Kernel::Convolution, operations, || {
-            forward(x, weight, &shape, algorithms.forward)
-        })
+        let _kernel = profile::kernel(Kernel::Convolution, operations);
+        forward(x, weight, &shape, algorithms.forward)
     });
     let wanted = [x.requires_grad(), weight.requires_grad()];
     let weight_kept = weight.detach();
     let x_kept: Box<dyn Fn() -> Tensor + Send> = match recompute {
-        Some(recompute) => {
-            Box::new(move || profile::kernel(Kernel::Normalisation, 0.0, || recompute.run()))
-        }
+        Some(recompute) => Box::new(move || {
+            let _kernel = profile::kernel(Kernel::Normalisation, 0.0);
+            recompute.run()
+        }),
         None => {
             let x = x.detach();
             Box::new(move || x.shallow_clone())
@@ -49,14 +50,12 @@ pub fn convolve(
     differentiable(y, &[x, weight], move |gradient| {
         let (x, weight) = (&x_kept(), &weight_kept);
         let of_input = wanted[0].then(|| {
-            profile::kernel(Kernel::InputGradient, operations, || {
-                input_gradient(gradient, x, weight, &shape, algorithms.input_gradient)
-            })
+            let _kernel = profile::kernel(Kernel::InputGradient, operations);
+            input_gradient(gradient, x, weight, &shape, algorithms.input_gradient)
         });
         let of_weight = wanted[1].then(|| {
-            profile::kernel(Kernel::WeightGradient, operations, || {
-                weight_gradient(gradient, x, weight, &shape, algorithms.weight_gradient)
-            })
+            let _kernel = profile::kernel(Kernel::WeightGradient, operations);
+            weight_gradient(gradient, x, weight, &shape, algorithms.weight_gradient)
         });
         vec![of_input, of_weight]
     })

@@ -41,16 +41,18 @@ pub fn normalise(
         && x.dim() == 4
         && x.numel() > 0
         && (stats == BatchStats::Batch || keep == Keep::Output);
-    profile::kernel(Kernel::Normalisation, 0.0, || match x.kind() {
+    let _kernel = profile::kernel(Kernel::Normalisation, 0.0);
+    match x.kind() {
         Kind::Float if ours => fused::<f32>(x, norm, residual, activation, stats, keep),
         Kind::BFloat16 if ours => fused::<BFloat16>(x, norm, residual, activation, stats, keep),
-        _ => Normalised {
-            tensor: by_libtorch(&x, norm, residual, activation, stats),
-            recompute: None,
-        },
-    })
+        _ => {
+            let tensor = by_libtorch(&x, norm, residual, activation, stats);
+            Normalised { tensor, recompute: None }
+        }
+    }
 }
 
+/// The same by libtorch's operations, which autograd differentiates, on any device.
 pub(super) fn by_libtorch(
     x: &Tensor,
     norm: &BatchNorm<'_>,
@@ -108,7 +110,8 @@ fn fused<T: Element>(
     let mut inputs = vec![&x, norm.weight, norm.bias];
     inputs.extend(residual);
     let tensor = differentiable(y, &inputs, move |gradient| {
-        profile::kernel(Kernel::NormalisationGradient, 0.0, || backward.run::<T>(gradient))
+        let _kernel = profile::kernel(Kernel::NormalisationGradient, 0.0);
+        backward.run::<T>(gradient)
     });
     Normalised { tensor, recompute }
 }
