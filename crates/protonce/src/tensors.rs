@@ -59,6 +59,17 @@ pub fn values<T: Element + Copy>(tensor: &Tensor) -> Result<Vec<T>, TensorError>
     Ok(values)
 }
 
+/// The bytes of a tensor's values in its own type, little-endian and row by row.
+///
+/// # Errors
+/// [`TensorError::Torch`] when they cannot be brought into memory.
+pub fn bytes(tensor: &Tensor) -> Result<Vec<u8>, TensorError> {
+    let tensor = tensor.f_to_device(Device::Cpu)?.f_contiguous()?;
+    let mut bytes = vec![0; tensor.numel() * tensor.f_kind()?.elt_size_in_bytes()];
+    tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+    Ok(bytes)
+}
+
 /// The type of the elements of a tensor file that libtorch calls `kind`; none where there is none.
 pub fn dtype(kind: Kind) -> Option<Dtype> {
     Some(match kind {

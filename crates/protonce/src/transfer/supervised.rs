@@ -1,0 +1,160 @@
+//! Gradient descent on labels: what the linear probe and fine-tuning have in common.
+//!
+//! Enters: labelled images and a step, which changes a model by one batch and gives its loss. Leaves: a
+//! trained model, and the mean loss of each epoch. Order, crops and learning rates are decided here, so
+//! that both protocols differ in their step alone.
+
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use tch::{Device, Kind, Tensor};
+
+use super::TransferError;
+use crate::encoder::image_tensor;
+use protonce_images::data::Dataset;
+use protonce_images::views::{Loader, Unreadable, ViewConfig};
+
+/// How gradient descent on labels goes.
+#[derive(Debug, Clone)]
+pub struct SupervisedSgd {
+    /// Passes over the images.
+    pub epochs: usize,
+    /// Images per step.
+    pub batch_size: usize,
+    /// The epochs, from 0, from which on every learning rate is multiplied by `decay`.
+    pub milestones: Vec<usize>,
+    /// What a milestone multiplies the learning rates by.
+    pub decay: f64,
+    /// Momentum of gradient descent.
+    pub momentum: f64,
+    /// L2 penalty.
+    pub weight_decay: f64,
+    /// Decides the first weights, the order and the crops.
+    pub seed: u64,
+}
+
+/// How far training or testing is.
+#[derive(Debug, Clone)]
+pub enum SupervisedProgress {
+    /// Images of the epoch, or of the test, that are done.
+    Images(usize),
+    /// An epoch's end: its number from 1, and its mean cross-entropy.
+    Epoch(usize, f64),
+    /// An image that cannot be read; told once.
+    Skipped(Unreadable),
+}
+
+/// A batch to learn from.
+pub(super) struct LabelledBatch {
+    /// The epoch, from 0.
+    pub(super) epoch: usize,
+    /// What the milestones passed have made of a learning rate of 1.
+    pub(super) rate: f64,
+    /// Random views, normalised: float32 [batch, 3, height, width].
+    pub(super) pixels: Tensor,
+    /// int64 [batch].
+    pub(super) labels: Tensor,
+}
+
+impl SupervisedSgd {
+    /// All epochs over `images`. `step` learns from a batch and gives the sum of its images'
+    /// cross-entropies, float64 [].
+    ///
+    /// # Errors
+    /// When images cannot be loaded, not one can be read, or a step fails.
+    pub(super) fn train(
+        &self,
+        (images, labels): (&Dataset, &[i64]),
+        views: &ViewConfig,
+        device: Device,
+        observe: &mut dyn FnMut(SupervisedProgress),
+        step: &mut dyn FnMut(LabelledBatch) -> Result<Tensor, TransferError>,
+    ) -> Result<(), TransferError> {
+        for epoch in 0..self.epochs {
+            let batches = self.batches(images.len(), epoch);
+            let data = Arc::new(images.clone());
+            let loader = Loader::single(data, views.clone(), batches, self.seed, epoch as u64, 0)?;
+            let rate = self.rate(epoch);
+            let mut loss = Tensor::zeros([], (Kind::Double, device));
+            let mut observe_once = |progress: SupervisedProgress| {
+                if epoch == 0 || !matches!(progress, SupervisedProgress::Skipped(_)) {
+                    observe(progress);
+                }
+            };
+            let seen =
+                each_batch(loader, labels, device, &mut observe_once, &mut |pixels, labels| {
+                    loss += step(LabelledBatch { epoch, rate, pixels, labels })?;
+                    Ok(())
+                })?;
+            if seen == 0 {
+                return Err(TransferError::NoFeatures { name: images.argument().to_owned() });
+            }
+            observe(SupervisedProgress::Epoch(epoch + 1, loss.double_value(&[]) / seen as f64));
+        }
+        Ok(())
+    }
+
+    /// What the milestones passed by `epoch` have made of a learning rate of 1.
+    fn rate(&self, epoch: usize) -> f64 {
+        let passed = self.milestones.iter().filter(|&&milestone| epoch >= milestone);
+        self.decay.powi(passed.count() as i32)
+    }
+
+    /// The images of an epoch in random order, in batches; an image left over alone is left out, because
+    /// it has no batch statistics.
+    fn batches(&self, images: usize, epoch: usize) -> Vec<Vec<usize>> {
+        let mut order: Vec<usize> = (0..images).collect();
+        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+        // One random stream per epoch.
+        random.set_stream(epoch as u64 + 1);
+        order.shuffle(&mut random);
+        let mut batches: Vec<Vec<usize>> =
+            order.chunks(self.batch_size.max(1)).map(<[usize]>::to_vec).collect();
+        if batches.len() > 1 && batches.last().is_some_and(|last| last.len() == 1) {
+            batches.pop();
+        }
+        batches
+    }
+}
+
+/// Hands the pixels [batch, 3, height, width] and labels (int64 [batch], of `labels`, which has one per
+/// image) of each batch that has readable images to `visit`, both on `device`; gives how many images
+/// were readable.
+pub(super) fn each_batch(
+    mut loader: Loader,
+    labels: &[i64],
+    device: Device,
+    observe: &mut dyn FnMut(SupervisedProgress),
+    visit: &mut dyn FnMut(Tensor, Tensor) -> Result<(), TransferError>,
+) -> Result<usize, TransferError> {
+    let (mut done, mut readable) = (0, 0);
+    while let Some(batch) = loader.next() {
+        let batch = batch?;
+        done += batch.indices.len() + batch.unreadable.len();
+        batch.unreadable.iter().for_each(|bad| observe(SupervisedProgress::Skipped(bad.clone())));
+        if !batch.indices.is_empty() {
+            let pixels = image_tensor(&batch.views[0], batch.image_size, device);
+            let labels: Vec<i64> = batch.indices.iter().map(|&image| labels[image]).collect();
+            visit(pixels, Tensor::from_slice(&labels).to_device(device))?;
+            readable += batch.indices.len();
+        }
+        observe(SupervisedProgress::Images(done));
+        loader.recycle(batch);
+    }
+    Ok(readable)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::transfer::{FineTune, LinearProbe};
+
+    #[test]
+    fn learning_rates_fall_at_each_milestone() {
+        let probe = LinearProbe::default().sgd;
+        assert_eq!([59, 60, 80].map(|epoch| probe.rate(epoch)), [1.0, 0.1, 0.1f64.powi(2)]);
+        let fine = FineTune::default().sgd;
+        assert_eq!([11, 12, 19].map(|epoch| fine.rate(epoch)), [1.0, 0.2, 0.2f64.powi(2)]);
+    }
+}
