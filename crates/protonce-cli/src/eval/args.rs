@@ -1,25 +1,22 @@
-//! Whose features are evaluated, and how they are computed.
+//! What every evaluation is told: which encoder, on which labelled images, computed how.
 
-use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use anyhow::bail;
+use clap::Args;
 use protonce::device::device;
-use protonce::encoder::{Output, Precision};
+use protonce::encoder::Precision;
 use protonce::transfer::{FeatureCache, FrozenEncoder};
 use protonce::weights::Weights;
-use protonce_images::data::Dataset;
-use protonce_images::views::Unreadable;
-use tch::Tensor;
+use protonce_images::data::{Benchmark, Dataset, Labelled, open_benchmark};
 
-use super::data_args::{DataArgs, Split};
+use super::prepared::Prepared;
+use super::split::Split;
 use crate::threads::use_tensor_threads;
 
-/// The encoder, and what it runs on.
+/// The encoder, what it runs on, and the labelled images.
 #[derive(Args)]
-pub struct EncoderArgs {
+pub struct EvalArgs {
     /// A run folder, one of its checkpoints, a safetensors file or a .pth of PyTorch.
     #[arg(long, value_name = "W")]
     weights: PathBuf,
@@ -27,10 +24,10 @@ pub struct EncoderArgs {
     /// trained encoder has to beat.
     #[arg(long)]
     untrained: bool,
-    /// Seed of whatever is drawn at random here.
+    /// Seed of everything that is drawn at random here.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Images a forward pass, and a step of gradient descent.
+    /// Images per forward pass, and per step of gradient descent.
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub batch_size: usize,
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
@@ -49,10 +46,23 @@ pub struct EncoderArgs {
     /// Print one JSON object on stdout.
     #[arg(long)]
     pub json: bool,
+    /// A benchmark as it was unpacked: ImageNet, Places205, VOCdevkit, CIFAR (binary), STL-10 (binary),
+    /// Imagenette, or any folder or .tar with train and val (or test) in it.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["train", "test"])]
+    data: Option<String>,
+    /// Labelled images to learn from.
+    #[arg(long, value_name = "DATA", required_unless_present = "data", requires = "test")]
+    train: Option<String>,
+    /// Labelled images to be tested on.
+    #[arg(long, value_name = "DATA", required_unless_present = "data", requires = "train")]
+    test: Option<String>,
+    /// Use only the first N training images of each class, by name (0: all).
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    per_class: usize,
 }
 
-impl EncoderArgs {
-    /// Its name in a table.
+impl EvalArgs {
+    /// The encoder's name in a table.
     pub fn name(&self) -> String {
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
         match self.untrained {
@@ -61,8 +71,8 @@ impl EncoderArgs {
         }
     }
 
-    /// The encoder and the images, opened.
-    pub fn prepare(&self, images: &DataArgs) -> anyhow::Result<Prepared<'_>> {
+    /// Opens the encoder and the images.
+    pub fn prepare(&self) -> anyhow::Result<Prepared<'_>> {
         let device = device(&self.device)?;
         use_tensor_threads(self.threads)?;
         let weights = Weights::read(&self.weights)?;
@@ -70,157 +80,35 @@ impl EncoderArgs {
         let encoder = match self.untrained {
             true => {
                 let (config, views) = (&weights.encoder, &weights.views);
-                FrozenEncoder::untrained(config, views, precision, device, self.seed)
+                FrozenEncoder::untrained(config, views, precision, device, self.seed)?
             }
             false => FrozenEncoder::load(&weights, precision, device)?,
         };
-        let split = images.open()?;
-        let (features, embeddings) = Default::default();
-        let computed = Cell::default();
-        Ok(Prepared { subject: self, encoder, split, features, embeddings, computed })
+        Ok(Prepared::new(self, encoder, self.split()?))
     }
 
-    fn cache(&self) -> Option<FeatureCache> {
+    /// Where features are kept; none: nowhere.
+    pub fn cache(&self) -> Option<FeatureCache> {
         if self.no_cache {
             return None;
         }
         let folder = self.cache.clone().or_else(|| protonce_disk::cache_folder("features"));
         folder.map(FeatureCache::new)
     }
-}
 
-/// What an evaluation starts from.
-pub struct Prepared<'a> {
-    pub subject: &'a EncoderArgs,
-    pub encoder: FrozenEncoder,
-    pub split: Split,
-    features: OnceCell<Features>,
-    embeddings: OnceCell<Features>,
-    /// Images whose features were computed, not found in the cache, and the time that took.
-    pub computed: Cell<(usize, Duration)>,
-}
-
-/// Features of training and test images, on the encoder's device, and which image each row is of.
-pub struct Features {
-    pub train: Tensor,
-    pub train_images: Vec<i64>,
-    pub test: Tensor,
-    pub test_images: Vec<i64>,
-}
-
-/// Features with one label an image.
-pub struct LabelledFeatures {
-    pub train: Tensor,
-    pub train_labels: Tensor,
-    pub test: Tensor,
-    pub test_labels: Tensor,
-    pub classes: i64,
-}
-
-impl Prepared<'_> {
-    /// Features or embeddings of all images that can be read; computed once.
-    pub fn features(&self, output: Output) -> anyhow::Result<&Features> {
-        let cell = match output {
-            Output::Features => &self.features,
-            Output::Embeddings => &self.embeddings,
+    /// Training and test images with their labels.
+    fn split(&self) -> anyhow::Result<Split> {
+        let (benchmark, train, test) = match (&self.data, &self.train, &self.test) {
+            (Some(data), ..) => {
+                let splits = open_benchmark(data)?;
+                (splits.benchmark, splits.train, splits.test)
+            }
+            (None, Some(train), Some(test)) => {
+                let open = |argument: &str| Dataset::open(argument).map(Labelled::Single);
+                (Benchmark::Other, open(train)?, open(test)?)
+            }
+            _ => bail!("no images: expected --data, or --train and --test"),
         };
-        if let Some(features) = cell.get() {
-            return Ok(features);
-        }
-        let (train_images, train) = self.extract("training images", &self.split.train, output)?;
-        let (test_images, test) = self.extract("test images", &self.split.test, output)?;
-        Ok(cell.get_or_init(|| Features { train, train_images, test, test_images }))
-    }
-
-    /// The same with one label an image.
-    pub fn labelled(&self, output: Output) -> anyhow::Result<LabelledFeatures> {
-        let (train_labels, test_labels) = self.split.single_labels()?;
-        let features = self.features(output)?;
-        let of = |images: &[i64], labels: &[i64]| {
-            let labels: Vec<i64> = images.iter().map(|&image| labels[image as usize]).collect();
-            Tensor::from_slice(&labels).to_device(features.train.device())
-        };
-        Ok(LabelledFeatures {
-            train: features.train.shallow_clone(),
-            train_labels: of(&features.train_images, train_labels),
-            test: features.test.shallow_clone(),
-            test_labels: of(&features.test_images, test_labels),
-            classes: self.split.classes.len() as i64,
-        })
-    }
-
-    fn extract(
-        &self,
-        what: &str,
-        images: &Dataset,
-        output: Output,
-    ) -> anyhow::Result<(Vec<i64>, Tensor)> {
-        let bar = progress_bar(&format!("{what}: features"), images.len(), "images")?;
-        let (begin, mut last) = (Instant::now(), 0);
-        let extracted = self.encoder.extract(
-            images,
-            output,
-            self.subject.batch_size,
-            self.subject.cache().as_ref(),
-            &mut |done| {
-                last = done;
-                bar.set_position(done as u64);
-            },
-            &mut |warning| bar.suspend(|| eprintln!("warning: {warning}")),
-        )?;
-        bar.finish_and_clear();
-        if last > 0 {
-            let (images, time) = self.computed.get();
-            self.computed.set((images + last, time + begin.elapsed()));
-        }
-        extracted.unreadable.iter().for_each(skipped);
-        Ok((extracted.images, extracted.rows))
-    }
-}
-
-/// Names an image that cannot be read.
-pub fn skipped(bad: &Unreadable) {
-    eprintln!("warning: skipped {}: {}", bad.name, bad.reason);
-}
-
-/// Advice where gradient descent ended at a cross-entropy no better than guessing gives.
-pub fn warn_of_guessing(loss: Option<f64>, classes: usize, rate: &str) {
-    let guessing = (classes as f64).ln();
-    if let Some(loss) = loss.filter(|loss| *loss >= guessing) {
-        eprintln!(
-            "warning: the loss ended at {loss:.2}, and guessing gives {guessing:.2}: a learning rate for \
-             other features than these; use a tenth of {rate}"
-        );
-    }
-}
-
-/// A bar on stderr.
-pub fn progress_bar(what: &str, length: usize, unit: &str) -> anyhow::Result<ProgressBar> {
-    let template = format!("{what} {{bar:30}} {{pos}}/{{len}} {unit}, {{eta}} left {{msg}}");
-    Ok(ProgressBar::new(length as u64).with_style(ProgressStyle::with_template(&template)?))
-}
-
-/// Turns on stderr while `work` goes on whose length nobody knows.
-pub fn while_turning<T>(what: &str, work: impl FnOnce() -> T) -> anyhow::Result<T> {
-    let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}")?;
-    let bar = ProgressBar::new_spinner().with_style(style).with_message(what.to_owned());
-    bar.enable_steady_tick(Duration::from_millis(200));
-    let result = work();
-    bar.finish_and_clear();
-    Ok(result)
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum OutputChoice {
-    Features,
-    Embeddings,
-}
-
-impl OutputChoice {
-    pub fn output(self) -> Output {
-        match self {
-            OutputChoice::Features => Output::Features,
-            OutputChoice::Embeddings => Output::Embeddings,
-        }
+        Split::new(benchmark, train, test, self.per_class)
     }
 }
