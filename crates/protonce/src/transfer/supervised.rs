@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::TransferError;
 use crate::encoder::image_tensor;
+use protonce_images::batches;
 use protonce_images::data::Dataset;
 use protonce_images::views::{Loader, Unreadable, ViewConfig};
 
@@ -102,20 +103,14 @@ impl SupervisedSgd {
         self.decay.powi(passed.count() as i32)
     }
 
-    /// The images of an epoch in random order, in batches; an image left over alone is left out, because
-    /// it has no batch statistics.
+    /// The images of an epoch in random order, in batches.
     fn batches(&self, images: usize, epoch: usize) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..images).collect();
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         // One random stream per epoch.
         random.set_stream(epoch as u64 + 1);
         order.shuffle(&mut random);
-        let mut batches: Vec<Vec<usize>> =
-            order.chunks(self.batch_size.max(1)).map(<[usize]>::to_vec).collect();
-        if batches.len() > 1 && batches.last().is_some_and(|last| last.len() == 1) {
-            batches.pop();
-        }
-        batches
+        batches(&order, self.batch_size)
     }
 }
 
@@ -148,7 +143,7 @@ pub(super) fn each_batch(
 
 #[cfg(test)]
 mod tests {
-    use crate::transfer::{FineTune, LinearProbe};
+    use crate::transfer::{FineTune, LinearProbe, SupervisedSgd};
 
     #[test]
     fn learning_rates_fall_at_each_milestone() {
@@ -156,5 +151,22 @@ mod tests {
         assert_eq!([59, 60, 80].map(|epoch| probe.rate(epoch)), [1.0, 0.1, 0.1f64.powi(2)]);
         let fine = FineTune::default().sgd;
         assert_eq!([11, 12, 19].map(|epoch| fine.rate(epoch)), [1.0, 0.2, 0.2f64.powi(2)]);
+    }
+
+    #[test]
+    fn every_image_is_learnt_from_in_every_epoch() {
+        let sgd = SupervisedSgd { batch_size: 4, ..LinearProbe::default().sgd };
+        let mut orders = Vec::new();
+        for epoch in 0..3 {
+            let batches = sgd.batches(9, epoch);
+            // The ninth image joins the last batch: alone it has no batch statistics.
+            assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [4, 5]);
+            let order = batches.concat();
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..9).collect::<Vec<_>>());
+            orders.push(order);
+        }
+        assert!(orders[0] != orders[1] && orders[1] != orders[2]);
     }
 }
