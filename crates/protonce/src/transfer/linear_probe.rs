@@ -4,8 +4,6 @@
 //! Slower than [`Logistic`](super::Logistic) by the number of epochs, since every epoch computes the
 //! features of other crops; the protocol of published figures.
 
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use tch::{Kind, Tensor};
 
@@ -13,6 +11,7 @@ use super::classifier::LinearClassifier;
 use super::{FrozenEncoder, SupervisedProgress, SupervisedSgd, TransferError};
 use crate::encoder::BatchStats;
 use protonce_images::data::Dataset;
+use protonce_images::random::{Purpose, generator};
 
 /// The linear protocol; the defaults are the published code's (`eval_cls_imagenet.py`): 100 epochs, and
 /// a learning rate of 5 that falls to a tenth at 60 and 80.
@@ -93,11 +92,11 @@ impl LinearProbe {
 
     /// Weights drawn with deviation 0.01, as in the published code, and a bias of 0.
     fn first_weights(&self, classes: usize, width: i64, device: tch::Device) -> (Tensor, Tensor) {
-        let mut random = ChaCha8Rng::seed_from_u64(self.sgd.seed);
+        let random = generator(self.sgd.seed, Purpose::Initial);
         let count = classes * width as usize;
         // A deviation that is finite and positive is never refused.
         let values: Vec<f32> = match Normal::new(0.0f32, 0.01) {
-            Ok(normal) => normal.sample_iter(&mut random).take(count).collect(),
+            Ok(normal) => normal.sample_iter(random).take(count).collect(),
             Err(_) => vec![0.0; count],
         };
         let weight = Tensor::from_slice(&values).view([classes as i64, width]).to_device(device);

@@ -3,12 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 
 use super::TransferError;
 use protonce_images::data::{DataError, Dataset};
+use protonce_images::random::{Purpose, generator};
 
 /// A share of each class's images, at least one, drawn by `seed`: positions in ascending order.
 ///
@@ -25,7 +24,7 @@ pub fn share_of_each_class(
         return Err(TransferError::Option { option: "fraction", found, expected });
     }
     let mut order: Vec<usize> = (0..labels.len()).collect();
-    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    order.shuffle(&mut generator(seed, Purpose::LabelledImages));
     let mut of_class = HashMap::new();
     for &label in labels {
         *of_class.entry(label).or_insert(0usize) += 1;
@@ -48,7 +47,7 @@ pub fn share_of_each_class(
     Ok(chosen)
 }
 
-/// The images that a list names, one file name a line as in the official lists of 1 % and 10 % of
+/// The images that a list names, one file name per line as in the official lists of 1 % and 10 % of
 /// ImageNet: positions in ascending order.
 ///
 /// # Errors

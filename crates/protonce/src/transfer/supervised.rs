@@ -6,15 +6,14 @@
 
 use std::sync::Arc;
 
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
 use super::TransferError;
 use crate::encoder::image_tensor;
 use protonce_images::batches;
 use protonce_images::data::Dataset;
+use protonce_images::random::{Purpose, generator};
 use protonce_images::views::{Loader, Unreadable, ViewConfig};
 
 /// How gradient descent on labels goes.
@@ -43,7 +42,7 @@ pub enum SupervisedProgress {
     Images(usize),
     /// An epoch's end: its number from 1, and its mean cross-entropy.
     Epoch(usize, f64),
-    /// An image that cannot be read; told once.
+    /// An image that cannot be read; reported once.
     Skipped(Unreadable),
 }
 
@@ -106,10 +105,7 @@ impl SupervisedSgd {
     /// The images of an epoch in random order, in batches.
     fn batches(&self, images: usize, epoch: usize) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..images).collect();
-        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
-        // One random stream per epoch.
-        random.set_stream(epoch as u64 + 1);
-        order.shuffle(&mut random);
+        order.shuffle(&mut generator(self.seed, Purpose::SupervisedOrder { epoch: epoch as u64 }));
         batches(&order, self.batch_size)
     }
 }

@@ -1,13 +1,12 @@
 //! The protocol: planes of all classes trained on a few images of each, or on all, and tested.
 
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{FeatureMatrix, Svm, average_precision};
 use crate::transfer::TransferError;
+use protonce_images::random::{Purpose, generator};
 
 /// Labelled images for support vector machines.
 #[derive(Debug)]
@@ -106,11 +105,8 @@ fn count(positive: &[bool]) -> usize {
 
 /// `shots` images of each class, drawn for this run.
 fn choose(train: &SvmSet, shots: usize, run: usize, seed: u64) -> Vec<usize> {
-    let mut key = [0; 32];
-    for (part, number) in [seed, shots as u64, run as u64].into_iter().enumerate() {
-        key[part * 8..][..8].copy_from_slice(&number.to_le_bytes());
-    }
-    let mut random = ChaCha8Rng::from_seed(key);
+    let purpose = Purpose::Shots { shots: shots as u64, run: run as u64 };
+    let mut random = generator(seed, purpose);
     let mut chosen = Vec::new();
     for class in &train.positive {
         let mut images: Vec<usize> = (0..class.len()).filter(|&image| class[image]).collect();
