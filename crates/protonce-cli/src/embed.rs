@@ -99,7 +99,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         eprintln!("warning: skipped {}: {}", bad.name, bad.reason);
     }
     let out = arguments.out.display();
-    eprintln!("{} rows of {} {}: {out}", summary.rows, summary.source.width, summary.source.output);
+    eprintln!(
+        "{} rows of {} {}: {out}",
+        summary.rows, summary.provenance.width, summary.provenance.output
+    );
 
     let mut report = serde_json::json!({ "out": arguments.out, "summary": summary });
     if let Some((path, bytes, row)) = query {

@@ -1,4 +1,4 @@
-//! What every evaluation is told: which encoder, on which labelled images, computed how.
+//! The arguments of every evaluation: which encoder, on which labelled images, computed how.
 
 use std::path::{Path, PathBuf};
 

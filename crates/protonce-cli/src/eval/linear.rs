@@ -113,7 +113,7 @@ pub fn exact(prepared: &Prepared, options: &Exact) -> anyhow::Result<EvalResult>
 fn descend(prepared: &Prepared, probe: &LinearProbe) -> anyhow::Result<EvalResult> {
     let (train_labels, _) = prepared.split.single_labels()?;
     let train = &prepared.split.train;
-    let bar = progress_bar("linear classifier", train.len(), "images")?;
+    let bar = progress_bar("linear classifier", train.len())?;
     let classes = prepared.split.classes.len();
     let mut losses = Vec::new();
     let classifier = probe.fit(

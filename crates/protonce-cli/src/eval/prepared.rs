@@ -84,7 +84,7 @@ impl<'a> Prepared<'a> {
         images: &Dataset,
         output: Output,
     ) -> anyhow::Result<(Vec<i64>, Tensor)> {
-        let bar = progress_bar(&format!("{what}: features"), images.len(), "images")?;
+        let bar = progress_bar(&format!("{what}: features"), images.len())?;
         let (begin, mut last) = (Instant::now(), 0);
         let extracted = self.encoder.extract(
             images,

@@ -22,10 +22,10 @@ pub fn warn_of_guessing(loss: Option<f64>, classes: usize, rate: &str) {
     }
 }
 
-/// A bar on stderr.
-pub fn progress_bar(what: &str, length: usize, unit: &str) -> anyhow::Result<ProgressBar> {
-    let template = format!("{what} {{bar:30}} {{pos}}/{{len}} {unit}, {{eta}} left {{msg}}");
-    Ok(ProgressBar::new(length as u64).with_style(ProgressStyle::with_template(&template)?))
+/// A bar of images on stderr.
+pub fn progress_bar(what: &str, images: usize) -> anyhow::Result<ProgressBar> {
+    let template = format!("{what} {{bar:30}} {{pos}}/{{len}} images, {{eta}} left {{msg}}");
+    Ok(ProgressBar::new(images as u64).with_style(ProgressStyle::with_template(&template)?))
 }
 
 /// Shows a spinner on stderr during `work` of unknown length.

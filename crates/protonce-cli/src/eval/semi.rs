@@ -110,7 +110,7 @@ fn fine_tuned(
 ) -> anyhow::Result<TopAccuracy> {
     let images = prepared.split.train.select(chosen);
     let what = format!("fine-tuning on {} images", images.len());
-    let bar = progress_bar(&what, images.len(), "images")?;
+    let bar = progress_bar(&what, images.len())?;
     let mut losses = Vec::new();
     let classes = prepared.split.classes.len();
     let network = fine_tune.fit(
@@ -123,7 +123,7 @@ fn fine_tuned(
     warn_of_guessing(losses.last().copied(), classes, "--classifier-lr");
     let (_, test_labels) = prepared.split.single_labels()?;
     let test = &prepared.split.test;
-    let bar = progress_bar("testing", test.len(), "images")?;
+    let bar = progress_bar("testing", test.len())?;
     let accuracy = network.test(
         &prepared.encoder,
         (test, test_labels),

@@ -28,7 +28,7 @@ pub struct Embed {
 ///
 /// Where `out` was made by the same weights from the same images, nothing is computed. Where a
 /// killed run has left a part of it, that part is kept: the file is the same, byte for byte, as that of
-/// an undisturbed run. `progress` is told how many images are done.
+/// an undisturbed run. `progress` gets the number of images done.
 ///
 /// # Errors
 /// When the images cannot be loaded, or a file cannot be written.
@@ -41,7 +41,7 @@ pub fn embed(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Summary, EmbeddingsError> {
     let format = Format::of(out)?;
-    let source = Provenance {
+    let provenance = Provenance {
         weights: checksum(&weights.tensors)?,
         views: weights.views.clone(),
         data: dataset.fingerprint(),
@@ -57,13 +57,13 @@ pub fn embed(
         precision: format!("{:?}", encoder.precision()).to_lowercase(),
         batch_size: options.batch_size.max(1),
     };
-    if let Some(summary) = Summary::of(out, &source) {
+    if let Some(summary) = Summary::of(out, &provenance) {
         progress(dataset.len());
         return Ok(summary);
     }
-    let mut partial = Partial::open(out, &source)?;
+    let mut partial = Partial::open(out, &provenance)?;
     let rest: Vec<usize> = (partial.images()..dataset.len()).collect();
-    let batches = rest.chunks(source.batch_size).map(<[usize]>::to_vec).collect();
+    let batches = rest.chunks(provenance.batch_size).map(<[usize]>::to_vec).collect();
     let views = weights.views.clone();
     let loader =
         Loader::evaluation(Arc::new(dataset.clone()), views, batches, options.loader_threads);

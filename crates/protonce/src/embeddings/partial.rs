@@ -21,7 +21,8 @@ use protonce_images::views::Unreadable;
 /// How far a file of embeddings is.
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
-    source: Provenance,
+    #[serde(rename = "source")]
+    provenance: Provenance,
     /// Images done, the first ones of the data set.
     images: usize,
     /// Rows of these that are on disk.
@@ -43,23 +44,23 @@ pub struct Partial {
 const NOTE_EVERY: usize = 4096;
 
 impl Partial {
-    /// Opens what an earlier run from the same source has left of `out`, or begins anew.
+    /// Opens what an earlier run of the same provenance has left of `out`, or begins again.
     ///
     /// # Errors
     /// When the folder beside `out` cannot be written.
-    pub fn open(out: &Path, source: &Provenance) -> Result<Partial, EmbeddingsError> {
+    pub fn open(out: &Path, provenance: &Provenance) -> Result<Partial, EmbeddingsError> {
         let name = out.file_name().unwrap_or_default().to_string_lossy();
         let folder = out.with_file_name(format!(".{name}.partial"));
         let failed = |reason| EmbeddingsError::Write { path: folder.clone(), reason };
         let left = fs::read(folder.join("state.json")).ok();
         let left = left.and_then(|text| serde_json::from_slice::<State>(&text).ok());
-        let left = left.filter(|state| state.source == *source);
+        let left = left.filter(|state| state.provenance == *provenance);
         if left.is_none() && folder.exists() {
             fs::remove_dir_all(&folder).map_err(failed)?;
         }
         fs::create_dir_all(&folder).map_err(failed)?;
         let state = left.unwrap_or_else(|| State {
-            source: source.clone(),
+            provenance: provenance.clone(),
             images: 0,
             rows: 0,
             unreadable: Vec::new(),
@@ -68,7 +69,7 @@ impl Partial {
         let rows = options.create(true).truncate(false).write(true).open(folder.join("rows.f32"));
         let mut rows = rows.map_err(failed)?;
         // What came after the last note may be torn.
-        let safe = (state.rows * source.width * size_of::<f32>()) as u64;
+        let safe = (state.rows * provenance.width * size_of::<f32>()) as u64;
         rows.set_len(safe).and_then(|()| rows.seek(SeekFrom::End(0))).map_err(failed)?;
         let noted = state.images;
         Ok(Partial { out: out.to_owned(), folder, rows: BufWriter::new(rows), state, noted })
@@ -94,7 +95,7 @@ impl Partial {
         let failed = |reason| EmbeddingsError::Write { path: folder.clone(), reason };
         self.rows.write_all(&bytes).map_err(failed)?;
         self.state.images += images;
-        self.state.rows += rows.len() / self.state.source.width;
+        self.state.rows += rows.len() / self.state.provenance.width;
         self.state.unreadable.extend_from_slice(unreadable);
         if self.state.images - self.noted >= NOTE_EVERY {
             self.note()?;
@@ -119,18 +120,18 @@ impl Partial {
     /// When it cannot be written, or there are no rows.
     pub fn finish(mut self, dataset: &Dataset, format: Format) -> Result<Summary, EmbeddingsError> {
         self.note()?;
-        let State { source, rows, unreadable, images } = &self.state;
+        let State { provenance, rows, unreadable, images } = &self.state;
         if *rows == 0 {
             let reason = unreadable.first().map_or_else(String::new, |first| first.reason.clone());
             return Err(EmbeddingsError::NothingReadable { images: *images, reason });
         }
         let mut summary =
-            Summary { source: source.clone(), rows: *rows, unreadable: unreadable.clone() };
+            Summary { provenance: provenance.clone(), rows: *rows, unreadable: unreadable.clone() };
         summary.unreadable.sort_by_key(|unreadable| unreadable.index);
         let table = EmbeddingTable { dataset, indices: summary.indices(), summary: &summary };
         let raw = self.folder.join("rows.f32");
         replace(&self.out, |scratch| {
-            let rows = RowReader::new(File::open(&raw)?, source.width);
+            let rows = RowReader::new(File::open(&raw)?, provenance.width);
             let mut out = BufWriter::new(File::create(scratch)?);
             format.write(&table, rows, &mut out)?;
             out.flush()

@@ -32,7 +32,8 @@ pub struct Provenance {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Where the rows come from.
-    pub source: Provenance,
+    #[serde(rename = "source")]
+    pub provenance: Provenance,
     /// Rows of the file: images that could be read, in their order.
     pub rows: usize,
     /// The other images.
@@ -40,14 +41,14 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// That of the file `out`, if it is there and from the same source.
-    pub(super) fn of(out: &Path, source: &Provenance) -> Option<Summary> {
+    /// That of the file `out`, if it is there and of the same provenance.
+    pub(super) fn of(out: &Path, provenance: &Provenance) -> Option<Summary> {
         if !out.is_file() {
             return None;
         }
         let text = fs::read(beside(out, ".json")).ok()?;
         let summary: Summary = serde_json::from_slice(&text).ok()?;
-        (summary.source == *source).then_some(summary)
+        (summary.provenance == *provenance).then_some(summary)
     }
 
     /// The image of each row.
@@ -55,7 +56,7 @@ impl Summary {
         let missing = |index: &usize| {
             self.unreadable.binary_search_by_key(index, |unreadable| unreadable.index).is_ok()
         };
-        (0..self.source.images).filter(|index| !missing(index)).collect()
+        (0..self.provenance.images).filter(|index| !missing(index)).collect()
     }
 }
 

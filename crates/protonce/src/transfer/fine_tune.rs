@@ -1,6 +1,6 @@
 //! Semi-supervised learning: the whole network fine-tuned on a share of the labels (PCL §4.2).
 //!
-//! The encoder's head is replaced by a classifier drawn afresh, which learns at a rate of its own,
+//! The encoder's head is replaced by a new random classifier, which learns at a rate of its own,
 //! larger than the backbone's.
 
 use std::sync::Arc;
@@ -90,7 +90,7 @@ impl FineTune {
         Ok(FineTuned { network })
     }
 
-    /// The backbone of `start` under a classifier drawn afresh.
+    /// The backbone of `start` under a new random classifier.
     fn classifier_on(
         &self,
         start: &FrozenEncoder,

@@ -40,7 +40,7 @@ impl FrozenEncoder {
         FrozenEncoder::new(encoder, &weights.views, precision)
     }
 
-    /// An encoder whose parameters are drawn afresh: the floor that training has to beat.
+    /// An encoder with new random parameters: the floor that training has to beat.
     ///
     /// # Errors
     /// When libtorch cannot bring the parameters into memory.
@@ -88,7 +88,7 @@ impl FrozenEncoder {
     /// Features or embeddings of the centre crops of `images`, out of `cache` or computed
     /// `batch_size` images at a time and put there.
     ///
-    /// `progress` is told how many images are done; it is not called for what is in the cache. A
+    /// `progress` gets the number of images done; it is not called for what is in the cache. A
     /// cache that cannot be written is reported to `warn` and is no error: the features are there.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Any file of weights, told apart and read.
+//! Finds out which kind of file holds the weights, and reads it.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -60,8 +60,8 @@ pub(super) fn recognised(
     let Recognised { encoder, names, left_out } = recognise(shapes, hints.prefix.as_deref())
         .map_err(|reason| WeightsError::NotAnEncoder { path: path.to_owned(), reason })?;
     let mut tensors = NamedTensors::new();
-    for (source, name) in names {
-        let tensor = read(&source)?;
+    for (stored, name) in names {
+        let tensor = read(&stored)?;
         // Statistics count batches in whole numbers; everything else is computed in float32.
         let tensor = match name.ends_with("num_batches_tracked") {
             true => tensor.to_kind(Kind::Int64),

@@ -1,4 +1,4 @@
-//! Which ResNet a state dict holds, told by the names and shapes of its tensors.
+//! Which ResNet a state dict holds, recognised by the names and shapes of its tensors.
 
 use crate::encoder::{BlockKind, ResNetSpec};
 use protonce_run::{Architecture, EncoderConfig, Head, Stem};

@@ -124,7 +124,7 @@ pub fn read(argument: &str) -> Result<Embeddings, ReadError> {
 }
 
 /// The labels of `FILE[#NAME]`, as numbers: whole numbers of an `.npy` array, a `.safetensors` tensor,
-/// or a text file with one label a line, whatever it is made of.
+/// or a text file with one label per line, of any text.
 ///
 /// # Errors
 /// When it cannot be read, or holds no list of labels.

@@ -134,16 +134,16 @@ pub(super) fn write(
     out: &mut (impl Write + Send),
 ) -> io::Result<()> {
     const GROUP: usize = 8192;
-    let output = &table.summary.source.output;
+    let output = &table.summary.provenance.output;
     let schema = parse_message_type(&format!(
         "message images {{ required int64 index; required binary name (UTF8); optional binary \
          label (UTF8); required group {output} (LIST) {{ repeated group list {{ required float \
          element; }} }} }}"
     ))?;
-    let source = serde_json::to_string(&table.summary.source)?;
+    let provenance = serde_json::to_string(&table.summary.provenance)?;
     let properties = WriterProperties::builder()
         .set_created_by(format!("protonce {}", env!("CARGO_PKG_VERSION")))
-        .set_key_value_metadata(Some(vec![KeyValue::new("source".to_owned(), source)]))
+        .set_key_value_metadata(Some(vec![KeyValue::new("source".to_owned(), provenance)]))
         // Rows of an encoder neither repeat nor have meaningful bounds.
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::None)
@@ -165,7 +165,7 @@ pub(super) fn write(
         // All there; a row begins where nothing is repeated.
         let defined = vec![1; numbers.len()];
         let repeated: Vec<i16> =
-            (0..numbers.len()).map(|place| i16::from(place % rows.width != 0)).collect();
+            (0..numbers.len()).map(|number| i16::from(number % rows.width != 0)).collect();
 
         let missing = || io::Error::other("a column is missing");
         let mut column = group.next_column()?.ok_or_else(missing)?;

@@ -93,7 +93,7 @@ pub(super) fn write(
         ("index", "I64", vec![count], count * 8),
         ("labels", "I64", vec![count], count * 8),
         ("name_ends", "I64", vec![count], count * 8),
-        (&table.summary.source.output, "F32", vec![count, rows.width], count * rows.width * 4),
+        (&table.summary.provenance.output, "F32", vec![count, rows.width], count * rows.width * 4),
         ("names", "U8", vec![names], names),
     ] {
         let offsets = [offset, offset + bytes];
@@ -103,7 +103,7 @@ pub(super) fn write(
     }
     let metadata = serde_json::json!({
         "classes": serde_json::to_string(table.dataset.classes())?,
-        "source": serde_json::to_string(&table.summary.source)?,
+        "source": serde_json::to_string(&table.summary.provenance)?,
     });
     header.insert("__metadata__".to_owned(), metadata);
     let mut header = serde_json::to_vec(&header)?;

@@ -46,7 +46,7 @@ impl Plane {
 }
 
 impl Svm {
-    /// The plane for one class; `positive` tells for each row whether it is of the class.
+    /// The plane for one class; `positive` says for each row whether it is of the class.
     pub fn fit(&self, rows: &FeatureMatrix, positive: &[bool]) -> Plane {
         let sign = |row: usize| if positive[row] { 1.0 } else { -1.0 };
         // 1 / 2C: what the squared error adds to the diagonal of the dual's quadratic form.
