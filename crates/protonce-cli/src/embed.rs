@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
-use image::RgbImage;
 use indicatif::ProgressBar;
 use protonce::device::device;
 use protonce::embeddings::{Embed, Neighbour, Summary, embed, embed_image, nearest, read};
@@ -12,9 +11,9 @@ use protonce::encoder::Precision;
 use protonce::report::{Neighbours, Shown, neighbour_grid, save_png};
 use protonce::weights::Weights;
 use protonce_images::data::Dataset;
-use protonce_images::views::decode;
 
 use crate::eval::OutputChoice;
+use crate::pictures::rgb;
 
 /// A command that is killed goes on where it was when it is given again.
 #[derive(Args)]
@@ -40,7 +39,7 @@ pub struct Arguments {
     /// Draw them into this picture (PNG).
     #[arg(long, value_name = "PNG", requires = "nearest")]
     draw: Option<PathBuf>,
-    /// Images a forward pass. Another number may change the last bits of a row.
+    /// Images per forward pass. Another number may change the last bits of a row.
     #[arg(long, value_name = "N", default_value_t = 256)]
     batch_size: usize,
     /// Threads that decode; 0: one per core.
@@ -100,7 +99,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         eprintln!("warning: skipped {}: {}", bad.name, bad.reason);
     }
     let out = arguments.out.display();
-    eprintln!("{} rows of {} {}: {out}", summary.rows, summary.source.width, summary.source.output);
+    eprintln!(
+        "{} rows of {} {}: {out}",
+        summary.rows, summary.provenance.width, summary.provenance.output
+    );
 
     let mut report = serde_json::json!({ "out": arguments.out, "summary": summary });
     if let Some((path, bytes, row)) = query {
@@ -148,15 +150,14 @@ fn draw(
 ) -> anyhow::Result<()> {
     let name = query.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let title = format!("Nearest to {name}, of {} images", dataset.len());
-    let query =
-        Shown { image: pixels(bytes).ok(), caption: [name, "query".to_owned()], wrong: false };
+    let query = Shown { image: rgb(bytes), caption: [name, "query".to_owned()], wrong: false };
     let shown = |&(similarity, image): &(f32, usize)| {
         let mut bytes = Vec::new();
-        let read = dataset.read(image, &mut bytes).map_err(anyhow::Error::from);
+        let read = dataset.read(image, &mut bytes).ok();
         let label = dataset.label(image).map(|label| dataset.classes()[label].clone());
         let label = label.unwrap_or_else(|| dataset.name(image).to_owned());
         Shown {
-            image: read.and_then(|()| pixels(&bytes)).ok(),
+            image: read.and_then(|()| rgb(&bytes)),
             caption: [label, format!("{similarity:.3}")],
             wrong: false,
         }
@@ -164,12 +165,4 @@ fn draw(
     let row = Neighbours { query, nearest: found.iter().map(shown).collect() };
     save_png(picture, &neighbour_grid(&title, &[row], 6, 112)?)?;
     Ok(())
-}
-
-fn pixels(bytes: &[u8]) -> anyhow::Result<RgbImage> {
-    let image = decode(bytes)?;
-    match RgbImage::from_raw(image.width as u32, image.height as u32, image.pixels) {
-        Some(image) => Ok(image),
-        None => bail!("an image has fewer pixels than it says"),
-    }
 }

@@ -12,6 +12,7 @@ mod eval;
 mod flags;
 mod manual;
 mod panics;
+mod pictures;
 mod pretrain;
 mod progress;
 mod report;

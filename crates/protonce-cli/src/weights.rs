@@ -1,10 +1,11 @@
-//! `protonce weights`.
+//! `protonce weights`: encoders taken over, handed on, shown and compared.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use protonce::weights::{
-    Change, Export, Exported, Hints, Target, Weights, checksum, diff, export, training_state,
+    Export, Exported, Hints, Target, TensorChange, Weights, checksum, diff, export,
+    parameter_count, training_state,
 };
 
 #[derive(Subcommand)]
@@ -155,13 +156,8 @@ fn describe(weights: &Weights) {
 
 fn show(arguments: &ShowArguments) -> anyhow::Result<()> {
     let weights = Weights::read(&arguments.weights)?;
-    let checksum = checksum(&weights.tensors);
-    let parameters: usize = weights
-        .tensors
-        .iter()
-        .filter(|(name, _)| name.ends_with(".weight") || name.ends_with(".bias"))
-        .map(|(_, tensor)| tensor.numel())
-        .sum();
+    let checksum = checksum(&weights.tensors)?;
+    let parameters = parameter_count(&weights.tensors);
     if arguments.json {
         let table: Vec<serde_json::Value> = weights
             .tensors
@@ -217,10 +213,10 @@ fn compare(arguments: &DiffArguments) -> anyhow::Result<()> {
     }
     for (name, change) in &difference.changed {
         match change {
-            Change::Removed => eprintln!("{name}: only in the first"),
-            Change::Added => eprintln!("{name}: only in the second"),
-            Change::Shape { before, after } => eprintln!("{name}: {before:?} → {after:?}"),
-            Change::Numbers { largest, relative, cosine } => eprintln!(
+            TensorChange::Removed => eprintln!("{name}: only in the first"),
+            TensorChange::Added => eprintln!("{name}: only in the second"),
+            TensorChange::Shape { before, after } => eprintln!("{name}: {before:?} → {after:?}"),
+            TensorChange::Numbers { largest, relative, cosine } => eprintln!(
                 "{name}: differs by {:.2} % of its length, by {largest:.2e} at most; cosine {cosine:.6}",
                 100.0 * relative
             ),

@@ -7,9 +7,7 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use crate::PthError;
-
-/// Most bytes of a table of contents: at about 80 bytes an entry, 200 000 tensors.
-const MAX_DIRECTORY: u64 = 16 << 20;
+use crate::limits::MAX_DIRECTORY;
 
 const LOCAL: u32 = 0x0403_4b50;
 const CENTRAL: u32 = 0x0201_4b50;
@@ -45,23 +43,23 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 
 /// `length` bytes at `offset`, which the caller has seen to lie inside the file.
 pub(crate) fn read_at(
-    source: &mut (impl Read + Seek),
+    reader: &mut (impl Read + Seek),
     offset: u64,
     length: u64,
 ) -> Result<Vec<u8>, PthError> {
-    source.seek(SeekFrom::Start(offset))?;
+    reader.seek(SeekFrom::Start(offset))?;
     let length = usize::try_from(length).map_err(|_| damaged("larger than memory"))?;
     let mut bytes = vec![0; length];
-    source.read_exact(&mut bytes)?;
+    reader.read_exact(&mut bytes)?;
     Ok(bytes)
 }
 
 /// The table of contents of an archive of `length` bytes.
 pub(crate) fn entries(
-    source: &mut (impl Read + Seek),
+    reader: &mut (impl Read + Seek),
     length: u64,
 ) -> Result<Vec<Entry>, PthError> {
-    let (start, size) = directory(source, length)?;
+    let (start, size) = directory(reader, length)?;
     if size > MAX_DIRECTORY {
         let what = format!("a table of contents of {size} bytes");
         return Err(PthError::TooLarge { what, limit: MAX_DIRECTORY });
@@ -69,7 +67,7 @@ pub(crate) fn entries(
     if start.checked_add(size).is_none_or(|end| end > length) {
         return Err(damaged("its table of contents lies beyond the end: the file was cut short"));
     }
-    let bytes = read_at(source, start, size)?;
+    let bytes = read_at(reader, start, size)?;
     let mut entries = Vec::new();
     let mut rest = &bytes[..];
     while !rest.is_empty() {
@@ -81,11 +79,11 @@ pub(crate) fn entries(
 }
 
 /// Start and size of the table of contents.
-fn directory(source: &mut (impl Read + Seek), length: u64) -> Result<(u64, u64), PthError> {
+fn directory(reader: &mut (impl Read + Seek), length: u64) -> Result<(u64, u64), PthError> {
     let cut = || damaged("it has no end record: the file was cut short");
     // The end record has 22 bytes and a comment of at most 65535.
     let tail_length = length.min(22 + 65_535);
-    let tail = read_at(source, length - tail_length, tail_length)?;
+    let tail = read_at(reader, length - tail_length, tail_length)?;
     let end = (0..tail.len().saturating_sub(21)).rev().find(|&at| u32_at(&tail, at) == Some(END));
     let end = end.ok_or_else(cut)?;
     let (size, start) = (u32_at(&tail, end + 12), u32_at(&tail, end + 16));
@@ -99,7 +97,7 @@ fn directory(source: &mut (impl Read + Seek), length: u64) -> Result<(u64, u64),
     if at.checked_add(56).is_none_or(|end| end > length) {
         return Err(cut());
     }
-    let record = read_at(source, at, 56)?;
+    let record = read_at(reader, at, 56)?;
     match (u32_at(&record, 0), u64_at(&record, 40), u64_at(&record, 48)) {
         (Some(END_64), Some(size), Some(start)) => Ok((start, size)),
         _ => Err(cut()),
@@ -131,7 +129,7 @@ fn entry(bytes: &[u8]) -> Result<(Entry, &[u8]), PthError> {
     }
     let mut sizes = [long(20)?, long(24)?, long(42)?].map(u64::from);
     let mut large = extra_field(extra, 1).unwrap_or_default();
-    // In the order of the format: length, stored length, place; each only where 32 bits are too few.
+    // In the order of the format: length, stored length, position; each only where 32 bits are too few.
     for which in [1, 0, 2] {
         if sizes[which] == u64::from(u32::MAX) {
             sizes[which] = u64_at(large, 0).ok_or_else(cut)?;
@@ -159,7 +157,7 @@ fn extra_field(mut extra: &[u8], number: u16) -> Option<&[u8]> {
 
 /// Where the bytes of `entry` begin; all of them lie inside the file of `length` bytes.
 pub(crate) fn data_offset(
-    source: &mut (impl Read + Seek),
+    reader: &mut (impl Read + Seek),
     length: u64,
     entry: &Entry,
 ) -> Result<u64, PthError> {
@@ -167,7 +165,7 @@ pub(crate) fn data_offset(
     if entry.header.checked_add(30).is_none_or(|end| end > length) {
         return Err(beyond());
     }
-    let header = read_at(source, entry.header, 30)?;
+    let header = read_at(reader, entry.header, 30)?;
     let (Some(LOCAL), Some(name), Some(extra)) =
         (u32_at(&header, 0), u16_at(&header, 26), u16_at(&header, 28))
     else {

@@ -6,7 +6,8 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use crate::archive::{self, read_at};
-use crate::pickle::{Inline, MAX_PICKLE, Pickle, Value};
+use crate::limits::{MAX_PICKLE, MAX_STORAGE_KEYS};
+use crate::pickle::{Inline, Pickle, Value};
 use crate::{Dtype, PthError};
 
 /// How the file is laid out.
@@ -29,11 +30,11 @@ pub struct Tensor {
     pub shape: Vec<u64>,
     /// Numbers from one to the next along each dimension.
     strides: Vec<u64>,
-    place: Place,
+    location: Location,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Place {
+enum Location {
     /// At this number of the storage with this key.
     Storage { key: String, offset: u64 },
     /// In the pickle.
@@ -68,7 +69,7 @@ struct Extent {
 /// An open checkpoint file.
 #[derive(Debug)]
 pub struct Checkpoint<R> {
-    source: R,
+    reader: R,
     length: u64,
     layout: Layout,
     pickle: Pickle,
@@ -91,22 +92,22 @@ impl Checkpoint<BufReader<File>> {
 const LEGACY_MAGIC: [u8; 15] = *b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 
 impl<R: Read + Seek> Checkpoint<R> {
-    /// Opens what `source` holds.
+    /// Opens what `reader` holds.
     ///
     /// # Errors
     /// As [`Checkpoint::open`].
-    pub fn new(mut source: R) -> Result<Checkpoint<R>, PthError> {
-        let length = source.seek(SeekFrom::End(0))?;
-        let head = read_at(&mut source, 0, length.min(512))?;
+    pub fn new(mut reader: R) -> Result<Checkpoint<R>, PthError> {
+        let length = reader.seek(SeekFrom::End(0))?;
+        let head = read_at(&mut reader, 0, length.min(512))?;
         let mut checkpoint = if head.starts_with(b"PK\x03\x04") {
-            Checkpoint::zip(source, length)
+            Checkpoint::zip(reader, length)
         } else if is_legacy(&head) {
-            Checkpoint::legacy(source, length)
+            Checkpoint::legacy(reader, length)
         } else if matches!(head[..], [0x80, 2..=5, ..]) {
             // The numbers are in the pickle itself, so there is nothing to leave unread.
-            let bytes = read_at(&mut source, 0, length)?;
+            let bytes = read_at(&mut reader, 0, length)?;
             let (pickle, _) = Pickle::parse(bytes, 0)?;
-            Checkpoint::with(source, length, Layout::Bare, pickle, HashMap::new())
+            Checkpoint::with(reader, length, Layout::Bare, pickle, HashMap::new())
         } else {
             Err(PthError::OtherFormat { found: guess(&head) })
         }?;
@@ -115,17 +116,17 @@ impl<R: Read + Seek> Checkpoint<R> {
     }
 
     fn with(
-        source: R,
+        reader: R,
         length: u64,
         layout: Layout,
         pickle: Pickle,
         storages: HashMap<String, Extent>,
     ) -> Result<Checkpoint<R>, PthError> {
-        Ok(Checkpoint { source, length, layout, pickle, storages, left: length })
+        Ok(Checkpoint { reader, length, layout, pickle, storages, left: length })
     }
 
-    fn zip(mut source: R, length: u64) -> Result<Checkpoint<R>, PthError> {
-        let entries = archive::entries(&mut source, length)?;
+    fn zip(mut reader: R, length: u64) -> Result<Checkpoint<R>, PthError> {
+        let entries = archive::entries(&mut reader, length)?;
         let find = |name: &str| entries.iter().find(|entry| entry.name == name);
         let main = entries.iter().find(|entry| entry.name.ends_with("/data.pkl"));
         let Some(main) = main else {
@@ -142,13 +143,13 @@ impl<R: Read + Seek> Checkpoint<R> {
         if let Some(order) = find(&format!("{folder}byteorder"))
             && order.length < 16
         {
-            let at = archive::data_offset(&mut source, length, order)?;
-            if read_at(&mut source, at, order.length)? == b"big" {
+            let at = archive::data_offset(&mut reader, length, order)?;
+            if read_at(&mut reader, at, order.length)? == b"big" {
                 return Err(PthError::OtherFormat { found: "a big-endian checkpoint" });
             }
         }
-        let at = archive::data_offset(&mut source, length, main)?;
-        let bytes = read_at(&mut source, at, main.length)?;
+        let at = archive::data_offset(&mut reader, length, main)?;
+        let bytes = read_at(&mut reader, at, main.length)?;
         if crc32fast::hash(&bytes) != main.checksum {
             return Err(PthError::Archive("the checksum of data.pkl is wrong".to_owned()));
         }
@@ -162,16 +163,16 @@ impl<R: Read + Seek> Checkpoint<R> {
             }
             let missing = || PthError::Archive(format!("it has no entry for storage {key:?}"));
             let entry = by_name.get(format!("{folder}data/{key}").as_str()).ok_or_else(missing)?;
-            let offset = archive::data_offset(&mut source, length, entry)?;
+            let offset = archive::data_offset(&mut reader, length, entry)?;
             let extent = Extent { offset, bytes: entry.length, checksum: Some(entry.checksum) };
             storages.insert(key.to_owned(), extent);
         }
-        Checkpoint::with(source, length, Layout::Zip, pickle, storages)
+        Checkpoint::with(reader, length, Layout::Zip, pickle, storages)
     }
 
     /// Magic number, protocol, system, objects, keys, then for each key a count and its numbers.
-    fn legacy(mut source: R, length: u64) -> Result<Checkpoint<R>, PthError> {
-        let bytes = read_at(&mut source, 0, length.min(MAX_PICKLE))?;
+    fn legacy(mut reader: R, length: u64) -> Result<Checkpoint<R>, PthError> {
+        let bytes = read_at(&mut reader, 0, length.min(MAX_PICKLE))?;
         let (protocol, end) = Pickle::parse(bytes, LEGACY_MAGIC.len())?;
         if protocol.root().as_i64() != Some(1001) {
             return Err(PthError::OtherFormat { found: "a checkpoint of an unknown version" });
@@ -182,7 +183,7 @@ impl<R: Read + Seek> Checkpoint<R> {
         }
         let (mut pickle, end) = Pickle::parse(system.into_bytes(), end)?;
         pickle.truncate(end);
-        let rest = read_at(&mut source, end as u64, (length - end as u64).min(KEYS_LIMIT))?;
+        let rest = read_at(&mut reader, end as u64, (length - end as u64).min(MAX_STORAGE_KEYS))?;
         let (keys, keys_end) = Pickle::parse(rest, 0)?;
 
         let mut sizes = HashMap::new();
@@ -204,7 +205,7 @@ impl<R: Read + Seek> Checkpoint<R> {
             let bytes = count.checked_mul(dtype.size()).ok_or_else(cut)?;
             let end = offset.checked_add(8).and_then(|start| start.checked_add(bytes));
             let end = end.filter(|&end| end <= length).ok_or_else(cut)?;
-            let written = read_at(&mut source, offset, 8)?;
+            let written = read_at(&mut reader, offset, 8)?;
             if written != count.to_le_bytes() {
                 return Err(PthError::Tensor(format!("storage {key:?} has two sizes")));
             }
@@ -212,7 +213,7 @@ impl<R: Read + Seek> Checkpoint<R> {
             storages.insert(key.to_owned(), extent);
             offset = end;
         }
-        Checkpoint::with(source, length, Layout::Legacy, pickle, storages)
+        Checkpoint::with(reader, length, Layout::Legacy, pickle, storages)
     }
 
     /// Looks at every tensor once, so that a damaged file is refused before any of it is used.
@@ -238,47 +239,47 @@ impl<R: Read + Seek> Checkpoint<R> {
     /// # Errors
     /// When it claims numbers that the file does not have.
     pub fn tensor(&self, value: Value<'_>) -> Result<Option<Tensor>, PthError> {
-        if let Some((dtype, shape, place)) = value.numpy()? {
+        if let Some((dtype, shape, inline)) = value.numpy()? {
             let length = shape.iter().try_fold(dtype.size(), |n, &side| n.checked_mul(side));
-            let found = self.pickle.inline(place).len();
+            let found = self.pickle.inline(inline).len();
             if length != Some(found as u64) {
                 let what = format!("a numpy array {shape:?} has {found} bytes");
                 return Err(PthError::Tensor(what));
             }
-            let place = Place::Inline(place);
-            return Ok(Some(Tensor { dtype, strides: contiguous(&shape), shape, place }));
+            let location = Location::Inline(inline);
+            return Ok(Some(Tensor { dtype, strides: contiguous(&shape), shape, location }));
         }
-        let Some(view) = value.view()? else { return Ok(None) };
-        let (key, shape, strides) = (view.key, view.shape, view.strides);
+        let Some(claim) = value.tensor_claim()? else { return Ok(None) };
+        let (key, shape, strides) = (claim.key, claim.shape, claim.strides);
         let wrong = |what: &str| {
             PthError::Tensor(format!(
                 "{what}: shape {shape:?}, strides {strides:?}, offset {} in storage {key:?} of {} numbers",
-                view.offset, view.count
+                claim.offset, claim.count
             ))
         };
         let extent = self.storages.get(key).ok_or_else(|| wrong("no such storage"))?;
-        if view.count.checked_mul(view.dtype.size()).is_none_or(|bytes| bytes > extent.bytes) {
+        if claim.count.checked_mul(claim.dtype.size()).is_none_or(|bytes| bytes > extent.bytes) {
             return Err(wrong("the storage has fewer bytes than it says"));
         }
         if shape.len() != strides.len() {
             return Err(wrong("as many strides as dimensions are needed"));
         }
         let count = shape.iter().try_fold(1_u64, |n, &side| n.checked_mul(side));
-        let bytes = count.and_then(|count| count.checked_mul(view.dtype.size()));
+        let bytes = count.and_then(|count| count.checked_mul(claim.dtype.size()));
         if bytes.is_none_or(|bytes| bytes > self.length) {
             return Err(wrong("larger than the file"));
         }
         if count != Some(0) {
             let last =
-                shape.iter().zip(&strides).try_fold(view.offset, |last, (&side, &stride)| {
+                shape.iter().zip(&strides).try_fold(claim.offset, |last, (&side, &stride)| {
                     last.checked_add((side - 1).checked_mul(stride)?)
                 });
-            if last.is_none_or(|last| last >= view.count) {
+            if last.is_none_or(|last| last >= claim.count) {
                 return Err(wrong("it reaches beyond its storage"));
             }
         }
-        let place = Place::Storage { key: key.to_owned(), offset: view.offset };
-        Ok(Some(Tensor { dtype: view.dtype, shape, strides, place }))
+        let location = Location::Storage { key: key.to_owned(), offset: claim.offset };
+        Ok(Some(Tensor { dtype: claim.dtype, shape, strides, location }))
     }
 
     /// The numbers of a tensor of this checkpoint: little-endian, in row order.
@@ -292,9 +293,9 @@ impl<R: Read + Seek> Checkpoint<R> {
         self.left = self.left.checked_sub(bytes).ok_or_else(|| {
             PthError::Tensor("tensors overlap: together they are larger than the file".to_owned())
         })?;
-        let (key, offset) = match &tensor.place {
-            Place::Inline(place) => return Ok(self.pickle.inline(*place).to_vec()),
-            Place::Storage { key, offset } => (key, *offset),
+        let (key, offset) = match &tensor.location {
+            Location::Inline(inline) => return Ok(self.pickle.inline(*inline).to_vec()),
+            Location::Storage { key, offset } => (key, *offset),
         };
         if count == 0 {
             return Ok(Vec::new());
@@ -305,7 +306,7 @@ impl<R: Read + Seek> Checkpoint<R> {
         // Of a view only what lies between its first and last number.
         let span = tensor.shape.iter().zip(&tensor.strides);
         let span = span.map(|(&side, &stride)| (side - 1) * stride).sum::<u64>() + 1;
-        let stored = read_at(&mut self.source, extent.offset + offset * size, span * size)?;
+        let stored = read_at(&mut self.reader, extent.offset + offset * size, span * size)?;
         if let Some(checksum) = extent.checksum
             && stored.len() as u64 == extent.bytes
             && crc32fast::hash(&stored) != checksum
@@ -319,9 +320,6 @@ impl<R: Read + Seek> Checkpoint<R> {
         Ok(gather(&stored, tensor))
     }
 }
-
-/// Most bytes of the list of storages.
-const KEYS_LIMIT: u64 = 4 << 20;
 
 fn is_legacy(head: &[u8]) -> bool {
     head.starts_with(&LEGACY_MAGIC)

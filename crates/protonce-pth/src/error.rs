@@ -1,3 +1,5 @@
+//! Why a file is refused.
+
 use std::io;
 
 /// Why a checkpoint file cannot be read.

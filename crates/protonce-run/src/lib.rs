@@ -3,6 +3,7 @@
 mod encoder_config;
 mod event;
 mod settings;
+mod tensor_file;
 
 pub use encoder_config::{Architecture, EncoderConfig, Head, Stem};
 pub use event::{Event, Measures, Observer, Progress, Task};
@@ -10,3 +11,4 @@ pub use settings::{
     Clusters, Config, ConfigError, Duplicates, Expectation, Method, NotClusters, PrecisionChoice,
     Preset, Schedule, Shuffle, Stats, Tune,
 };
+pub use tensor_file::{Dtype, RawTensor, TensorData, TensorFile, TensorFileError, write_tensors};

@@ -10,7 +10,7 @@
 use std::time::Instant;
 
 use protonce::transfer::{
-    Knn, Logistic, Rows, Svm, SvmMeasure, SvmSet, knn_accuracy, svm_results, top_accuracy,
+    FeatureMatrix, Knn, Logistic, Svm, SvmMeasure, SvmSet, knn_accuracy, svm_results, top_accuracy,
 };
 use tch::Tensor;
 
@@ -29,7 +29,7 @@ fn main() {
 
     for c in [0.01, 0.1, 1.0] {
         let begin = Instant::now();
-        let fit = Logistic::default().sweep(&train, &labels, classes, &[c]).pop().unwrap();
+        let fit = Logistic::default().sweep(&train, &labels, classes, &[c]).unwrap().pop().unwrap();
         let seconds = begin.elapsed().as_secs_f64();
         let accuracy = top_accuracy(&fit.classifier.scores(&test), &truth).top1;
         println!(
@@ -41,7 +41,8 @@ fn main() {
     let set = |features: &Tensor, labels: &Tensor| {
         let labels: Vec<i64> = Vec::try_from(labels).unwrap();
         let positive = (0..classes).map(|class| labels.iter().map(|&l| l == class).collect());
-        SvmSet { rows: Rows::normalised(features), positive: positive.collect() }
+        let features = FeatureMatrix::normalised(features).unwrap();
+        SvmSet { features, positive: positive.collect() }
     };
     let (train_set, test_set) = (set(&train, &labels), set(&test, &truth));
     let names: Vec<String> = (0..classes).map(|class| class.to_string()).collect();

@@ -60,4 +60,5 @@ pub mod report;
 
 pub mod device;
 pub mod profile;
+pub mod tensors;
 pub mod world;

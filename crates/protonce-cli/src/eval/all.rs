@@ -6,26 +6,22 @@ use protonce::encoder::Output;
 use protonce::transfer::Knn;
 use serde_json::{Map, Value};
 
-use super::data_args::Labels;
 use super::result::table;
-use super::{DataArgs, EncoderArgs, EvalResult, cluster, knn, linear, semi, svm};
+use super::split::Labels;
+use super::{EvalCommand, EvalResult, cluster, knn, linear, semi, svm};
 
 #[derive(Args)]
-pub struct Arguments {
-    #[command(flatten)]
-    subject: EncoderArgs,
-    #[command(flatten)]
-    images: DataArgs,
+pub struct Options {
     /// Leave some out; `semi` takes longest, since it trains the whole network.
     #[arg(long, value_enum, value_name = "EVAL,EVAL", value_delimiter = ',', num_args = 1)]
-    skip: Vec<Evaluation>,
+    skip: Vec<EvalName>,
     /// Print the table on stdout, as Markdown.
     #[arg(long, conflicts_with = "json")]
     markdown: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Evaluation {
+enum EvalName {
     Knn,
     Linear,
     Svm,
@@ -33,44 +29,43 @@ enum Evaluation {
     Semi,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let subject = &arguments.subject;
-    let prepared = subject.prepare(&arguments.images)?;
+pub fn run(command: &EvalCommand<Options>) -> anyhow::Result<()> {
+    let options = &command.options;
+    let prepared = command.args.prepare()?;
     let single = matches!(prepared.split.labels, Labels::Single { .. });
-    let chosen: Vec<Evaluation> = Evaluation::value_variants()
+    let chosen: Vec<EvalName> = EvalName::value_variants()
         .iter()
         .copied()
-        .filter(|evaluation| !arguments.skip.contains(evaluation))
-        // The others want one class an image.
-        .filter(|&evaluation| single || evaluation == Evaluation::Svm)
+        .filter(|evaluation| !options.skip.contains(evaluation))
+        // The others want one class per image.
+        .filter(|&evaluation| single || evaluation == EvalName::Svm)
         .collect();
     if chosen.is_empty() {
         bail!("--skip leaves nothing to do: expected one evaluation or more");
     }
-    let mut outcomes: Vec<EvalResult> = Vec::new();
+    let mut results: Vec<EvalResult> = Vec::new();
     for evaluation in chosen {
-        outcomes.push(match evaluation {
-            Evaluation::Knn => knn::measure(&prepared, &Knn::default(), Output::Features)?,
-            Evaluation::Linear => linear::measure(&prepared, &linear::Exact::default())?,
-            Evaluation::Svm => {
+        results.push(match evaluation {
+            EvalName::Knn => knn::classify(&prepared, &Knn::default(), Output::Features)?,
+            EvalName::Linear => linear::exact(&prepared, &linear::Exact::default())?,
+            EvalName::Svm => {
                 let images = fewest_images(&prepared.split.labels, prepared.split.classes.len());
-                svm::measure(&prepared, &svm::Options::for_images(images), subject.seed)?
+                svm::measure(&prepared, &svm::Options::for_images(images))?
             }
-            Evaluation::Cluster => cluster::measure(&prepared, 0, subject.seed)?,
-            Evaluation::Semi => semi::measure(&prepared, &semi::Options::default(), subject)?,
+            EvalName::Cluster => cluster::measure(&prepared, &cluster::Options { clusters: 0 })?,
+            EvalName::Semi => semi::measure(&prepared, &semi::Options::default())?,
         });
     }
     let benchmark = prepared.split.benchmark;
-    if arguments.markdown {
-        let rows: Vec<_> = outcomes.into_iter().flat_map(|outcome| outcome.rows).collect();
-        print!("{}", table(&rows, benchmark, &subject.name()));
+    if options.markdown {
+        let figures: Vec<_> = results.into_iter().flat_map(|result| result.figures).collect();
+        print!("{}", table(&figures, benchmark, &prepared.args.name()));
         return Ok(());
     }
     let json: Map<String, Value> =
-        outcomes.iter().map(|outcome| (outcome.name.to_owned(), outcome.json.clone())).collect();
-    let rows = outcomes.into_iter().flat_map(|outcome| outcome.rows).collect();
-    let outcome = EvalResult { name: "all", rows, json: Value::Object(json) };
-    outcome.show(&prepared);
+        results.iter().map(|result| (result.name.to_owned(), result.json.clone())).collect();
+    let figures = results.into_iter().flat_map(|result| result.figures).collect();
+    EvalResult { name: "all", figures, json: Value::Object(json) }.show(&prepared);
     Ok(())
 }
 

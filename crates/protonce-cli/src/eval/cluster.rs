@@ -3,55 +3,45 @@
 use clap::Args;
 use protonce::encoder::{Output, normalise_rows};
 use protonce::prototypes::{KMeans, Metric, Points};
+use protonce::tensors::values;
 use protonce::world::World;
 use protonce_kmeans::{Agreement, agreement};
 use serde_json::json;
 
-use super::encoder_args::while_turning;
-use super::{DataArgs, EncoderArgs, EvalResult, Prepared, Row};
+use super::progress::with_spinner;
+use super::{EvalResult, Figure, Prepared};
 
 #[derive(Args)]
-pub struct Arguments {
-    #[command(flatten)]
-    subject: EncoderArgs,
-    #[command(flatten)]
-    images: DataArgs,
+pub struct Options {
     /// How many clusters; 0: as many as there are classes, which accuracy by matching clusters to
     /// classes asks for. More clusters raise purity and NMI by themselves, AMI and ARI not.
     #[arg(long, value_name = "K", default_value_t = 0)]
-    clusters: i64,
-}
-
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let prepared = arguments.subject.prepare(&arguments.images)?;
-    let outcome = measure(&prepared, arguments.clusters, arguments.subject.seed)?;
-    outcome.show(&prepared);
-    Ok(())
+    pub clusters: i64,
 }
 
 /// Clusters the test images; the training images are not looked at.
-pub fn measure(prepared: &Prepared, clusters: i64, seed: u64) -> anyhow::Result<EvalResult> {
+pub fn measure(prepared: &Prepared, options: &Options) -> anyhow::Result<EvalResult> {
     let features = prepared.labelled(Output::Features)?;
-    let clusters = if clusters == 0 { features.classes } else { clusters };
+    let clusters = if options.clusters == 0 { features.classes } else { options.clusters };
     let points = Points::from_tensor(&normalise_rows(&features.test), Metric::Euclidean)?;
     let world = World::alone();
-    let clustering = while_turning("k-means", || {
+    let clustering = with_spinner("k-means", || {
         let count = usize::try_from(clusters).unwrap_or(0);
-        KMeans::default().fit(&points, count, seed, None, &world, &mut |_, _| ())
+        KMeans::default().fit(&points, count, prepared.args.seed, None, &world, &mut |_, _| ())
     })??;
-    let labels = Vec::<i64>::try_from(&features.test_labels)?;
-    let found = Vec::<i64>::try_from(&clustering.assignment)?;
-    let found = agreement(&labels, &found);
+    let labels = values(&features.test_labels)?;
+    let found = agreement(&labels, &values(&clustering.assignment)?);
     let Agreement { ami, nmi, ari, purity, hungarian_accuracy } = found;
-    let rows = [
+    let figures = [
         ("AMI (of 1)", ami),
         ("NMI (of 1)", nmi),
         ("ARI (of 1)", ari),
         ("purity (of 1)", purity),
         ("Hungarian accuracy (of 1)", hungarian_accuracy),
     ];
-    let rows = rows.map(|(name, value)| Row::new(format!("{clusters} clusters, {name}"), value));
+    let figures =
+        figures.map(|(name, value)| Figure::new(format!("{clusters} clusters, {name}"), value));
     let mut json = json!(found);
     json["clusters"] = json!(clusters);
-    Ok(EvalResult { name: "cluster", rows: rows.into(), json })
+    Ok(EvalResult { name: "cluster", figures: figures.into(), json })
 }

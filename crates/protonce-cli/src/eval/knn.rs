@@ -9,18 +9,14 @@ use protonce::encoder::Output;
 use protonce::report::{Neighbours, Shown, neighbour_grid, save_png};
 use protonce::transfer::{Knn, knn_accuracy, neighbours, recall};
 use protonce_images::data::Dataset;
-use protonce_images::views::decode;
 use serde_json::json;
 
-use super::encoder_args::{OutputChoice, while_turning};
-use super::{DataArgs, EncoderArgs, EvalResult, Prepared, Row};
+use super::progress::with_spinner;
+use super::{EvalResult, Figure, OutputChoice, Prepared};
+use crate::pictures::rgb;
 
 #[derive(Args)]
-pub struct Arguments {
-    #[command(flatten)]
-    subject: EncoderArgs,
-    #[command(flatten)]
-    images: DataArgs,
+pub struct Options {
     /// Numbers of neighbours, each an evaluation of its own.
     #[arg(long, value_name = "K,K", value_delimiter = ',', num_args = 1, default_value = "20,200")]
     k: Vec<i64>,
@@ -42,36 +38,37 @@ pub struct Arguments {
     queries: usize,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    if let Some(k) = arguments.k.iter().find(|&&k| k < 1) {
+pub fn measure(prepared: &Prepared, options: &Options) -> anyhow::Result<EvalResult> {
+    if let Some(k) = options.k.iter().find(|&&k| k < 1) {
         bail!("\"k\" is {k}: expected 1 or more neighbours");
     }
-    if arguments.temperature <= 0.0 {
-        bail!("\"temperature\" is {}: expected more than 0", arguments.temperature);
+    if options.temperature <= 0.0 {
+        bail!("\"temperature\" is {}: expected more than 0", options.temperature);
     }
-    let prepared = arguments.subject.prepare(&arguments.images)?;
-    let options = Knn { neighbours: arguments.k.clone(), temperature: arguments.temperature };
-    let output = arguments.output.output();
-    let outcome = match arguments.retrieval {
-        true => retrieve(&prepared, output)?,
-        false => measure(&prepared, &options, output)?,
+    let output = options.output.output();
+    let result = match options.retrieval {
+        true => retrieve(prepared, output)?,
+        false => {
+            let Options { k, temperature, .. } = options;
+            let knn = Knn { neighbours: k.clone(), temperature: *temperature };
+            classify(prepared, &knn, output)?
+        }
     };
-    if let Some(file) = &arguments.picture {
-        draw(&prepared, output, arguments.queries, file)?;
+    if let Some(file) = &options.picture {
+        draw(prepared, output, options.queries, file)?;
     }
-    outcome.show(&prepared);
-    Ok(())
+    Ok(result)
 }
 
-pub fn measure(prepared: &Prepared, options: &Knn, output: Output) -> anyhow::Result<EvalResult> {
+pub fn classify(prepared: &Prepared, knn: &Knn, output: Output) -> anyhow::Result<EvalResult> {
     let features = prepared.labelled(output)?;
     let bank = (&features.train, &features.train_labels);
     let queries = (&features.test, &features.test_labels);
-    let accuracies = while_turning("nearest neighbours", || {
-        knn_accuracy(options, bank, queries, features.classes)
-    })?;
-    let rows = accuracies.iter().map(|found| Row::new(format!("kNN k {}", found.k), found.top1));
-    Ok(EvalResult { name: "knn", rows: rows.collect(), json: json!(accuracies) })
+    let accuracies =
+        with_spinner("nearest neighbours", || knn_accuracy(knn, bank, queries, features.classes))?;
+    let figures =
+        accuracies.iter().map(|found| Figure::new(format!("kNN k {}", found.k), found.top1));
+    Ok(EvalResult { name: "knn", figures: figures.collect(), json: json!(accuracies) })
 }
 
 fn retrieve(prepared: &Prepared, output: Output) -> anyhow::Result<EvalResult> {
@@ -81,8 +78,9 @@ fn retrieve(prepared: &Prepared, output: Output) -> anyhow::Result<EvalResult> {
         (&features.train, &features.train_labels),
         (&features.test, &features.test_labels),
     );
-    let rows = recalls.iter().map(|found| Row::new(format!("recall at {}", found.k), found.recall));
-    Ok(EvalResult { name: "retrieval", rows: rows.collect(), json: json!(recalls) })
+    let figures =
+        recalls.iter().map(|found| Figure::new(format!("recall at {}", found.k), found.recall));
+    Ok(EvalResult { name: "retrieval", figures: figures.collect(), json: json!(recalls) })
 }
 
 fn draw(prepared: &Prepared, output: Output, queries: usize, file: &Path) -> anyhow::Result<()> {
@@ -99,18 +97,18 @@ fn draw(prepared: &Prepared, output: Output, queries: usize, file: &Path) -> any
         let image = features.test_images[query] as usize;
         let class = test_labels[image];
         let mut nearest = Vec::new();
-        for place in 0..found.size()[1] {
-            let neighbour = found.int64_value(&[0, place]) as usize;
+        for rank in 0..found.size()[1] {
+            let neighbour = found.int64_value(&[0, rank]) as usize;
             let neighbour = features.train_images[neighbour] as usize;
-            let similarity = similarities.double_value(&[0, place]);
+            let similarity = similarities.double_value(&[0, rank]);
             nearest.push(Shown {
-                image: pixels(&prepared.split.train, neighbour).ok(),
+                image: image_of(&prepared.split.train, neighbour),
                 caption: [name_of(train_labels[neighbour]), format!("{similarity:.3}")],
                 wrong: train_labels[neighbour] != class,
             });
         }
         let query = Shown {
-            image: pixels(&prepared.split.test, image).ok(),
+            image: image_of(&prepared.split.test, image),
             caption: [name_of(class), "query".to_owned()],
             wrong: false,
         };
@@ -122,12 +120,9 @@ fn draw(prepared: &Prepared, output: Output, queries: usize, file: &Path) -> any
     Ok(())
 }
 
-fn pixels(dataset: &Dataset, index: usize) -> anyhow::Result<RgbImage> {
+/// None where it cannot be read: the picture has a gap there.
+fn image_of(dataset: &Dataset, index: usize) -> Option<RgbImage> {
     let mut bytes = Vec::new();
-    dataset.read(index, &mut bytes)?;
-    let image = decode(&bytes)?;
-    match RgbImage::from_raw(image.width as u32, image.height as u32, image.pixels) {
-        Some(image) => Ok(image),
-        None => bail!("{} has fewer pixels than it says", dataset.name(index)),
-    }
+    dataset.read(index, &mut bytes).ok()?;
+    rgb(&bytes)
 }

@@ -2,18 +2,14 @@
 
 use clap::{Args, ValueEnum};
 use protonce::encoder::{Output, normalise_rows};
-use protonce::transfer::{LinearProbe, Logistic, Step, TopAccuracy, top_accuracy};
+use protonce::transfer::{LinearProbe, Logistic, SupervisedSgd, TopAccuracy, top_accuracy};
 use serde_json::{Value, json};
 
-use super::encoder_args::{progress_bar, skipped, warn_of_guessing, while_turning};
-use super::{DataArgs, EncoderArgs, EvalResult, Prepared, Row};
+use super::progress::{progress_bar, show_on, warn_of_guessing, with_spinner};
+use super::{EvalResult, Figure, Prepared};
 
 #[derive(Args)]
-pub struct Arguments {
-    #[command(flatten)]
-    subject: EncoderArgs,
-    #[command(flatten)]
-    images: DataArgs,
+pub struct Options {
     /// `exact`: logistic regression on the features of centre crops, solved to the minimum, in
     /// seconds. `sgd`: the published protocol, gradient descent on the features of random crops; every
     /// epoch computes new ones.
@@ -63,39 +59,36 @@ impl Default for Exact {
     }
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let prepared = arguments.subject.prepare(&arguments.images)?;
-    let outcome = match arguments.protocol {
-        Protocol::Exact => measure(&prepared, &arguments.exact)?,
+pub fn measure(prepared: &Prepared, options: &Options) -> anyhow::Result<EvalResult> {
+    match options.protocol {
+        Protocol::Exact => exact(prepared, &options.exact),
         Protocol::Sgd => {
-            let options = LinearProbe {
-                epochs: arguments.epochs.max(1),
-                lr: arguments.lr,
-                milestones: arguments.milestones.clone(),
-                batch_size: arguments.subject.batch_size,
-                seed: arguments.subject.seed,
-                ..LinearProbe::default()
+            let published = LinearProbe::default();
+            let sgd = SupervisedSgd {
+                epochs: options.epochs.max(1),
+                batch_size: prepared.args.batch_size,
+                milestones: options.milestones.clone(),
+                seed: prepared.args.seed,
+                ..published.sgd
             };
-            descend(&prepared, &options)?
+            descend(prepared, &LinearProbe { sgd, lr: options.lr })
         }
-    };
-    outcome.show(&prepared);
-    Ok(())
+    }
 }
 
 /// The exact protocol.
-pub fn measure(prepared: &Prepared, exact: &Exact) -> anyhow::Result<EvalResult> {
+pub fn exact(prepared: &Prepared, options: &Exact) -> anyhow::Result<EvalResult> {
     let mut features = prepared.labelled(Output::Features)?;
-    if exact.normalise {
+    if options.normalise {
         features.train = normalise_rows(&features.train);
         features.test = normalise_rows(&features.test);
     }
     let (train, labels, classes) = (&features.train, &features.train_labels, features.classes);
-    let options = Logistic::default();
+    let logistic = Logistic::default();
     let (c, held_out) =
-        while_turning("choosing C", || options.choose(train, labels, classes, &exact.c))??;
-    let fits = while_turning("logistic regression", || options.sweep(train, labels, classes, &[c]));
-    let Some(fit) = fits?.pop() else {
+        with_spinner("choosing C", || logistic.choose(train, labels, classes, &options.c))??;
+    let fits = with_spinner("logistic regression", || logistic.sweep(train, labels, classes, &[c]));
+    let Some(fit) = fits??.pop() else {
         anyhow::bail!("no strength of regularisation was given: expected --c");
     };
     if !fit.converged {
@@ -107,42 +100,39 @@ pub fn measure(prepared: &Prepared, exact: &Exact) -> anyhow::Result<EvalResult>
     }
     let held_out: Vec<Value> =
         held_out.iter().map(|(c, top1)| json!({ "c": c, "top1": top1 })).collect();
-    Ok(outcome(
+    Ok(result(
         accuracy,
         json!({
-            "protocol": "exact", "c": c, "normalise": exact.normalise, "passes": fit.passes,
+            "protocol": "exact", "c": c, "normalise": options.normalise, "passes": fit.passes,
             "converged": fit.converged, "objective": fit.objective, "held_out": held_out,
         }),
     ))
 }
 
 /// The published protocol.
-fn descend(prepared: &Prepared, options: &LinearProbe) -> anyhow::Result<EvalResult> {
+fn descend(prepared: &Prepared, probe: &LinearProbe) -> anyhow::Result<EvalResult> {
     let (train_labels, _) = prepared.split.single_labels()?;
     let train = &prepared.split.train;
-    let bar = progress_bar("linear classifier", train.len(), "images")?;
+    let bar = progress_bar("linear classifier", train.len())?;
     let classes = prepared.split.classes.len();
-    let mut epochs = Vec::new();
-    let classifier =
-        options.fit(&prepared.encoder, (train, train_labels), classes, &mut |step| match step {
-            Step::Images(done) => bar.set_position(done as u64),
-            Step::Skipped(bad) => bar.suspend(|| skipped(&bad)),
-            Step::Epoch(epoch, loss) => {
-                epochs.push(loss);
-                bar.suspend(|| eprintln!("epoch {epoch}/{}: loss {loss:.4}", options.epochs));
-            }
-        })?;
+    let mut losses = Vec::new();
+    let classifier = probe.fit(
+        &prepared.encoder,
+        (train, train_labels),
+        classes,
+        &mut show_on(&bar, probe.sgd.epochs, &mut losses),
+    )?;
     bar.finish_and_clear();
-    warn_of_guessing(epochs.last().copied(), classes, "--lr");
+    warn_of_guessing(losses.last().copied(), classes, "--lr");
     let features = prepared.labelled(Output::Features)?;
     let accuracy = top_accuracy(&classifier.scores(&features.test), &features.test_labels);
-    Ok(outcome(accuracy, json!({ "protocol": "sgd", "epochs": options.epochs, "losses": epochs })))
+    Ok(result(accuracy, json!({ "protocol": "sgd", "epochs": probe.sgd.epochs, "losses": losses })))
 }
 
-fn outcome(accuracy: TopAccuracy, mut json: Value) -> EvalResult {
+fn result(accuracy: TopAccuracy, mut json: Value) -> EvalResult {
     let TopAccuracy { top1, top5 } = accuracy;
     json["top1"] = json!(top1);
     json["top5"] = json!(top5);
-    let rows = vec![Row::new("linear top-1", top1), Row::new("linear top-5", top5)];
-    EvalResult { name: "linear", rows, json }
+    let figures = vec![Figure::new("linear top-1", top1), Figure::new("linear top-5", top5)];
+    EvalResult { name: "linear", figures, json }
 }

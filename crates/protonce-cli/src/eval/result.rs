@@ -9,24 +9,24 @@ use serde_json::{Value, json};
 use super::Prepared;
 
 /// One figure.
-pub struct Row {
+pub struct Figure {
     /// The name of the evaluation, the same as in the published figures.
     pub evaluation: String,
-    /// Percent, unless the name says otherwise.
+    /// In percent, unless the name says otherwise.
     pub value: f64,
     /// Over repetitions.
     pub deviation: Option<f64>,
 }
 
-impl Row {
-    pub fn new(evaluation: impl Into<String>, value: f64) -> Row {
-        Row { evaluation: evaluation.into(), value, deviation: None }
+impl Figure {
+    pub fn new(evaluation: impl Into<String>, value: f64) -> Figure {
+        Figure { evaluation: evaluation.into(), value, deviation: None }
     }
 
-    fn figure(&self) -> String {
+    fn shown(&self) -> String {
         match self.deviation {
             Some(deviation) => format!("{:.2} ± {deviation:.2}", self.value),
-            // Between 0 and 1, so two digits say little.
+            // Between 0 and 1, where two digits say little.
             None if self.value.abs() <= 1.0 => format!("{:.4}", self.value),
             None => format!("{:.2}", self.value),
         }
@@ -37,7 +37,7 @@ impl Row {
 pub struct EvalResult {
     /// The command's name, and the key of its JSON.
     pub name: &'static str,
-    pub rows: Vec<Row>,
+    pub figures: Vec<Figure>,
     pub json: Value,
 }
 
@@ -45,15 +45,15 @@ impl EvalResult {
     /// Prints the table on stderr and, if asked, the JSON on stdout.
     pub fn show(&self, prepared: &Prepared) {
         let benchmark = prepared.split.benchmark;
-        eprint!("{}", table(&self.rows, benchmark, &prepared.subject.name()));
-        if !prepared.subject.json {
+        eprint!("{}", table(&self.figures, benchmark, &prepared.args.name()));
+        if !prepared.args.json {
             return;
         }
         let mut object = json!({ self.name: self.json, "benchmark": benchmark });
-        let figures = self.rows.iter().flat_map(|row| published(benchmark, &row.evaluation));
-        let figures: Vec<Value> = figures.map(|figure| json!(figure)).collect();
-        if !figures.is_empty() {
-            object["published"] = json!(figures);
+        let beside = self.figures.iter().flat_map(|ours| published(benchmark, &ours.evaluation));
+        let beside: Vec<Value> = beside.map(|figure| json!(figure)).collect();
+        if !beside.is_empty() {
+            object["published"] = json!(beside);
         }
         let (images, time) = prepared.computed.get();
         if images > 0 {
@@ -68,20 +68,20 @@ impl EvalResult {
 
 /// A Markdown table of our figures, with those that others have published of the same benchmark
 /// beside them, and where these stand.
-pub fn table(rows: &[Row], benchmark: Benchmark, subject: &str) -> String {
+pub fn table(figures: &[Figure], benchmark: Benchmark, encoder: &str) -> String {
     let mut methods: Vec<&str> = Vec::new();
     let mut sources: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for figure in rows.iter().flat_map(|row| published(benchmark, &row.evaluation)) {
+    for figure in figures.iter().flat_map(|ours| published(benchmark, &ours.evaluation)) {
         if !methods.contains(&figure.method) {
             methods.push(figure.method);
             sources.entry(figure.source).or_default().push(figure.method);
         }
     }
-    let mut cells = vec![vec![benchmark.name().to_owned(), subject.to_owned()]];
+    let mut cells = vec![vec![benchmark.name().to_owned(), encoder.to_owned()]];
     cells[0].extend(methods.iter().map(|method| (*method).to_owned()));
-    for row in rows {
-        let known = published(benchmark, &row.evaluation);
-        let mut line = vec![row.evaluation.clone(), row.figure()];
+    for figure in figures {
+        let known = published(benchmark, &figure.evaluation);
+        let mut line = vec![figure.evaluation.clone(), figure.shown()];
         line.extend(methods.iter().map(|method| {
             let figure = known.iter().find(|figure| figure.method == *method);
             figure.map_or(String::new(), |figure| format!("{:.1}", figure.value))
@@ -124,14 +124,14 @@ mod tests {
 
     #[test]
     fn published_figures_stand_beside_ours_where_the_benchmark_matches() {
-        let rows = [Row::new("SVM full", 80.0), Row::new("something else", 0.5)];
-        let text = table(&rows, Benchmark::Voc07, "run");
+        let figures = [Figure::new("SVM full", 80.0), Figure::new("something else", 0.5)];
+        let text = table(&figures, Benchmark::Voc07, "run");
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].contains("PCL v2, 200") && lines[2].contains("85.4"), "{text}");
         assert!(lines[3].contains("0.5000") && text.contains("salesforce/PCL"), "{text}");
         // Every line of a table is as wide as the first.
         let width = lines[0].chars().count();
         assert!(lines[..4].iter().all(|line| line.chars().count() == width), "{text}");
-        assert!(!table(&rows, Benchmark::Other, "run").contains("PCL"));
+        assert!(!table(&figures, Benchmark::Other, "run").contains("PCL"));
     }
 }

@@ -4,21 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
-use protonce::transfer::{FineTune, Step, TopAccuracy, listed, share_of_each_class};
+use protonce::transfer::{FineTune, SupervisedSgd, TopAccuracy, listed, share_of_each_class};
 use serde_json::json;
 
-use super::encoder_args::{progress_bar, skipped, warn_of_guessing};
-use super::{DataArgs, EncoderArgs, EvalResult, Prepared, Row};
-
-#[derive(Args)]
-pub struct Arguments {
-    #[command(flatten)]
-    subject: EncoderArgs,
-    #[command(flatten)]
-    images: DataArgs,
-    #[command(flatten)]
-    options: Options,
-}
+use super::progress::{progress_bar, show_on, warn_of_guessing};
+use super::{EvalResult, Figure, Prepared};
 
 #[derive(Args)]
 pub struct Options {
@@ -53,24 +43,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        let FineTune { epochs, backbone_lr, milestones, .. } = FineTune::default();
+        let FineTune { sgd, backbone_lr, .. } = FineTune::default();
+        let SupervisedSgd { epochs, milestones, .. } = sgd;
         let (fraction, list, classifier_lr) = (vec![0.01, 0.1], None, None);
         Options { fraction, list, epochs, backbone_lr, classifier_lr, milestones }
     }
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let prepared = arguments.subject.prepare(&arguments.images)?;
-    let outcome = measure(&prepared, &arguments.options, &arguments.subject)?;
-    outcome.show(&prepared);
-    Ok(())
-}
-
-pub fn measure(
-    prepared: &Prepared,
-    options: &Options,
-    subject: &EncoderArgs,
-) -> anyhow::Result<EvalResult> {
+pub fn measure(prepared: &Prepared, options: &Options) -> anyhow::Result<EvalResult> {
     if options.epochs == 0 {
         bail!("\"epochs\" is 0: expected 1 or more");
     }
@@ -81,11 +61,11 @@ pub fn measure(
         Some(list) => choices.push(listed(train, list)?),
         None => {
             for &share in &options.fraction {
-                choices.push(share_of_each_class(train_labels, share, subject.seed)?);
+                choices.push(share_of_each_class(train_labels, share, prepared.args.seed)?);
             }
         }
     }
-    let (mut rows, mut results) = (Vec::new(), Vec::new());
+    let (mut figures, mut results) = (Vec::new(), Vec::new());
     for chosen in choices {
         let share = chosen.len() as f64 / train.len().max(1) as f64;
         let percent = format!("{:.3}", 100.0 * share);
@@ -96,62 +76,60 @@ pub fn measure(
             share if (share - 0.1).abs() < 2e-3 => "10",
             _ => percent,
         };
+        let paper = FineTune::default();
         let fine_tune = FineTune {
-            epochs: options.epochs,
-            batch_size: subject.batch_size,
+            sgd: SupervisedSgd {
+                epochs: options.epochs,
+                batch_size: prepared.args.batch_size,
+                milestones: options.milestones.clone(),
+                seed: prepared.args.seed,
+                ..paper.sgd
+            },
             backbone_lr: options.backbone_lr,
             classifier_lr: options.classifier_lr.unwrap_or(if share < 0.02 { 1.0 } else { 0.1 }),
-            milestones: options.milestones.clone(),
-            seed: subject.seed,
-            ..FineTune::default()
         };
         let labels: Vec<i64> = chosen.iter().map(|&image| train_labels[image]).collect();
         let accuracy = fine_tuned(prepared, &fine_tune, &chosen, &labels)?;
         let TopAccuracy { top1, top5 } = accuracy;
-        rows.push(Row::new(format!("semi {percent} % top-1"), top1));
-        rows.push(Row::new(format!("semi {percent} % top-5"), top5));
+        figures.push(Figure::new(format!("semi {percent} % top-1"), top1));
+        figures.push(Figure::new(format!("semi {percent} % top-5"), top5));
         results.push(json!({
-            "images": chosen.len(), "share": share, "epochs": fine_tune.epochs,
+            "images": chosen.len(), "share": share, "epochs": fine_tune.sgd.epochs,
             "backbone_lr": fine_tune.backbone_lr, "classifier_lr": fine_tune.classifier_lr,
             "top1": top1, "top5": top5,
         }));
     }
-    Ok(EvalResult { name: "semi", rows, json: json!(results) })
+    Ok(EvalResult { name: "semi", figures, json: json!(results) })
 }
 
 fn fine_tuned(
     prepared: &Prepared,
-    options: &FineTune,
+    fine_tune: &FineTune,
     chosen: &[usize],
     labels: &[i64],
 ) -> anyhow::Result<TopAccuracy> {
     let images = prepared.split.train.select(chosen);
     let what = format!("fine-tuning on {} images", images.len());
-    let bar = progress_bar(&what, images.len(), "images")?;
-    let mut last = None;
-    let mut observe = |step| match step {
-        Step::Images(done) => bar.set_position(done as u64),
-        Step::Skipped(bad) => bar.suspend(|| skipped(&bad)),
-        Step::Epoch(epoch, loss) => {
-            last = Some(loss);
-            bar.suspend(|| eprintln!("epoch {epoch}/{}: loss {loss:.4}", options.epochs));
-        }
-    };
+    let bar = progress_bar(&what, images.len())?;
+    let mut losses = Vec::new();
     let classes = prepared.split.classes.len();
-    let network = options.fit(&prepared.encoder, (&images, labels), classes, &mut observe)?;
+    let network = fine_tune.fit(
+        &prepared.encoder,
+        (&images, labels),
+        classes,
+        &mut show_on(&bar, fine_tune.sgd.epochs, &mut losses),
+    )?;
     bar.finish_and_clear();
-    warn_of_guessing(last, classes, "--classifier-lr");
+    warn_of_guessing(losses.last().copied(), classes, "--classifier-lr");
     let (_, test_labels) = prepared.split.single_labels()?;
     let test = &prepared.split.test;
-    let bar = progress_bar("testing", test.len(), "images")?;
-    let accuracy =
-        network.test(&prepared.encoder, (test, test_labels), options.batch_size, &mut |step| {
-            match step {
-                Step::Images(done) => bar.set_position(done as u64),
-                Step::Skipped(bad) => bar.suspend(|| skipped(&bad)),
-                Step::Epoch(..) => {}
-            }
-        })?;
+    let bar = progress_bar("testing", test.len())?;
+    let accuracy = network.test(
+        &prepared.encoder,
+        (test, test_labels),
+        prepared.args.batch_size,
+        &mut show_on(&bar, 0, &mut Vec::new()),
+    )?;
     bar.finish_and_clear();
     Ok(accuracy)
 }

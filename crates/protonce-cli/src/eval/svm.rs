@@ -3,22 +3,12 @@
 use anyhow::bail;
 use clap::Args;
 use protonce::encoder::Output;
-use protonce::transfer::{Rows, Svm, SvmMeasure, SvmSet, svm_results};
+use protonce::transfer::{FeatureMatrix, Svm, SvmMeasure, SvmSet, svm_results};
 use serde_json::json;
 
-use super::data_args::Labels;
-use super::encoder_args::while_turning;
-use super::{DataArgs, EncoderArgs, EvalResult, Prepared, Row};
-
-#[derive(Args)]
-pub struct Arguments {
-    #[command(flatten)]
-    subject: EncoderArgs,
-    #[command(flatten)]
-    images: DataArgs,
-    #[command(flatten)]
-    options: Options,
-}
+use super::progress::with_spinner;
+use super::split::Labels;
+use super::{EvalResult, Figure, Prepared};
 
 #[derive(Args)]
 pub struct Options {
@@ -49,14 +39,7 @@ impl Options {
     }
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let prepared = arguments.subject.prepare(&arguments.images)?;
-    let outcome = measure(&prepared, &arguments.options, arguments.subject.seed)?;
-    outcome.show(&prepared);
-    Ok(())
-}
-
-pub fn measure(prepared: &Prepared, options: &Options, seed: u64) -> anyhow::Result<EvalResult> {
+pub fn measure(prepared: &Prepared, options: &Options) -> anyhow::Result<EvalResult> {
     if let Some(c) = options.c.iter().find(|c| !(**c > 0.0 && c.is_finite())) {
         bail!("\"c\" is {c}: expected more than 0");
     }
@@ -98,18 +81,18 @@ pub fn measure(prepared: &Prepared, options: &Options, seed: u64) -> anyhow::Res
             (of(&features.train_images, train), of(&features.test_images, test))
         }
     };
-    let train = SvmSet { rows: Rows::normalised(&features.train), positive: train };
-    let test = SvmSet { rows: Rows::normalised(&features.test), positive: test };
+    let train = SvmSet { features: FeatureMatrix::normalised(&features.train)?, positive: train };
+    let test = SvmSet { features: FeatureMatrix::normalised(&features.test)?, positive: test };
     let svm = Svm::default();
-    let (mut rows, mut results) = (Vec::new(), Vec::new());
+    let (mut figures, mut results) = (Vec::new(), Vec::new());
     for shots in shots {
-        let drawn = (shots, options.runs, seed);
+        let drawn = (shots, options.runs, prepared.args.seed);
         let name = match shots {
             None => "SVM full".to_owned(),
             Some(1) => "SVM 1 shot".to_owned(),
             Some(shots) => format!("SVM {shots} shots"),
         };
-        let found = while_turning(&name, || {
+        let found = with_spinner(&name, || {
             svm_results(&svm, (&train, &test), classes, measure, drawn, &options.c)
         })??;
         for result in found {
@@ -118,9 +101,9 @@ pub fn measure(prepared: &Prepared, options: &Options, seed: u64) -> anyhow::Res
                 name.push_str(&format!(", C {}", result.c));
             }
             let deviation = result.shots.map(|_| result.deviation);
-            rows.push(Row { evaluation: name, value: result.mean, deviation });
+            figures.push(Figure { evaluation: name, value: result.mean, deviation });
             results.push(result);
         }
     }
-    Ok(EvalResult { name: "svm", rows, json: json!({ "measure": measure, "results": results }) })
+    Ok(EvalResult { name: "svm", figures, json: json!({ "measure": measure, "results": results }) })
 }

@@ -3,20 +3,21 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use super::write::{EmbeddingsError, Format, Partial, Source, Summary};
+use super::{EmbeddingsError, Format, Partial, Provenance, Summary};
 use crate::encoder::{Encoder, Output, extract_batches, image_tensor};
+use crate::tensors::{TensorError, values};
 use crate::weights::{Weights, checksum};
 use protonce_images::data::Dataset;
-use protonce_images::views::{Loader, Renderer, ViewConfig, decode};
+use protonce_images::views::{DecodeError, Loader, Renderer, ViewConfig, decode};
 
 /// How to embed.
 #[derive(Debug, Clone)]
 pub struct Embed {
-    /// What is computed of each image.
+    /// What is computed from each image.
     pub output: Output,
-    /// Images a forward pass.
+    /// Images per forward pass.
     pub batch_size: usize,
     /// Threads that decode; 0 for one per core.
     pub loader_threads: usize,
@@ -27,7 +28,7 @@ pub struct Embed {
 ///
 /// Where `out` was made by the same weights from the same images, nothing is computed. Where a
 /// killed run has left a part of it, that part is kept: the file is the same, byte for byte, as that of
-/// an undisturbed run. `progress` is told how many images are done.
+/// an undisturbed run. `progress` gets the number of images done.
 ///
 /// # Errors
 /// When the images cannot be loaded, or a file cannot be written.
@@ -40,8 +41,8 @@ pub fn embed(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Summary, EmbeddingsError> {
     let format = Format::of(out)?;
-    let source = Source {
-        weights: checksum(&weights.tensors),
+    let provenance = Provenance {
+        weights: checksum(&weights.tensors)?,
         views: weights.views.clone(),
         data: dataset.fingerprint(),
         images: dataset.len(),
@@ -56,19 +57,20 @@ pub fn embed(
         precision: format!("{:?}", encoder.precision()).to_lowercase(),
         batch_size: options.batch_size.max(1),
     };
-    if let Some(summary) = Summary::of(out, &source) {
+    if let Some(summary) = Summary::of(out, &provenance) {
         progress(dataset.len());
         return Ok(summary);
     }
-    let mut partial = Partial::open(out, &source)?;
+    let mut partial = Partial::open(out, &provenance)?;
     let rest: Vec<usize> = (partial.images()..dataset.len()).collect();
-    let batches = rest.chunks(source.batch_size).map(<[usize]>::to_vec).collect();
+    let batches = rest.chunks(provenance.batch_size).map(<[usize]>::to_vec).collect();
     let views = weights.views.clone();
     let loader =
         Loader::evaluation(Arc::new(dataset.clone()), views, batches, options.loader_threads);
     progress(partial.images());
     extract_batches(encoder, &mut loader?, options.output, |batch, rows| {
-        let rows = rows.map(|rows| numbers(&rows)).unwrap_or_default();
+        // None where not one image of the batch is readable.
+        let rows = rows.map_or(Ok(Vec::new()), |rows| numbers(&rows))?;
         let images = batch.indices.len() + batch.unreadable.len();
         partial.append(images, &rows, &batch.unreadable)?;
         progress(partial.images());
@@ -77,16 +79,27 @@ pub fn embed(
     partial.finish(dataset, format)
 }
 
+/// Why one image cannot be embedded.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedImageError {
+    /// It cannot be decoded.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// Its row cannot be brought into memory.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+}
+
 /// The row of one image, from its encoded bytes.
 ///
 /// # Errors
-/// When it cannot be decoded.
+/// [`EmbedImageError::Decode`], [`EmbedImageError::Tensor`].
 pub fn embed_image(
     views: &ViewConfig,
     encoder: &Encoder,
     output: Output,
     bytes: &[u8],
-) -> Result<Vec<f32>, protonce_images::views::DecodeError> {
+) -> Result<Vec<f32>, EmbedImageError> {
     let image = decode(bytes)?;
     let mut renderer = Renderer::new(views);
     renderer.evaluation(&image);
@@ -95,12 +108,10 @@ pub fn embed_image(
     let _guard = tch::no_grad_guard();
     let device = encoder.parameters().theta().device();
     let view = image_tensor(&pixels, views.image_size, device);
-    Ok(numbers(&output.of(encoder, &view)))
+    Ok(numbers(&output.of(encoder, &view))?)
 }
 
-fn numbers(rows: &Tensor) -> Vec<f32> {
-    let rows = rows.to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
-    let mut numbers = vec![0.0; rows.numel()];
-    rows.copy_data(&mut numbers, rows.numel());
-    numbers
+/// Rows as float32 numbers.
+fn numbers(rows: &Tensor) -> Result<Vec<f32>, TensorError> {
+    values(&rows.to_kind(Kind::Float))
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::encoder::EncoderError;
+use crate::tensors::TensorError;
 use protonce_images::data::DataError;
 use protonce_images::views::LoaderError;
 
@@ -19,6 +20,17 @@ pub enum TransferError {
     /// Weights that do not fit.
     #[error(transparent)]
     Encoder(#[from] EncoderError),
+    /// A tensor that cannot be brought into memory or a file.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// Features that cannot be kept.
+    #[error("cannot keep features in {}: {reason}", path.display())]
+    Cache {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        reason: std::io::Error,
+    },
     /// A set of images has no labels.
     #[error("{name} has no labels: expected one folder of images a class, or a list with labels")]
     NoLabels {

@@ -52,7 +52,7 @@ pub fn knn_accuracy(
 ) -> Vec<KnnAccuracy> {
     let mut correct = vec![0.0; options.neighbours.len()];
     nearest(bank, queries, most(&options.neighbours), &mut |start, similarity, neighbour| {
-        let (length, found) = similarity.size2().unwrap_or((0, 0));
+        let (length, found) = (similarity.size()[0], similarity.size()[1]);
         let vote = bank_labels.index_select(0, &neighbour.view([-1])).view_as(neighbour);
         let weight = (similarity / options.temperature).exp();
         let truth = query_labels.narrow(0, start, length);
@@ -77,7 +77,7 @@ pub fn recall(
 ) -> Vec<Recall> {
     let mut hits = vec![0.0; counts.len()];
     nearest(bank, queries, most(counts), &mut |start, similarity, neighbour| {
-        let (length, found) = similarity.size2().unwrap_or((0, 0));
+        let (length, found) = (similarity.size()[0], similarity.size()[1]);
         let label = bank_labels.index_select(0, &neighbour.view([-1])).view_as(neighbour);
         let same = label.eq_tensor(&query_labels.narrow(0, start, length).unsqueeze(1));
         for (&k, hits) in counts.iter().zip(&mut hits) {
@@ -121,7 +121,7 @@ fn nearest(
     const ROWS: i64 = 1 << 20;
     const SPARE: i64 = 32;
     let _guard = tch::no_grad_guard();
-    let (bank_size, dim) = bank.size2().unwrap_or((1, 1));
+    let (bank_size, dim) = (bank.size()[0], bank.size()[1]);
     let query_count = queries.size()[0];
     let count = count.clamp(1, bank_size);
     let candidates = (count + SPARE).min(bank_size);
@@ -150,7 +150,7 @@ fn nearest(
             let own = query_length.narrow(0, start + first, number).unsqueeze(1);
             exact.push(product.squeeze_dim(2) / (lengths * own));
         }
-        let (similarity, place) = Tensor::cat(&exact, 0).topk(count, 1, true, true);
-        visit(start, &similarity, &candidate.gather(1, &place, false));
+        let (similarity, rank) = Tensor::cat(&exact, 0).topk(count, 1, true, true);
+        visit(start, &similarity, &candidate.gather(1, &rank, false));
     }
 }

@@ -1,26 +1,37 @@
 //! What a representation is worth: features and labels in, accuracies out.
 //!
-//! Enters: a [`FrozenEncoder`] and labelled images, whose features are computed once and kept. Leaves:
-//! one figure an evaluation. [`knn_accuracy`] and [`agreement`] of clusters with labels train nothing;
-//! [`Logistic`], [`LinearProbe`] and [`Svm`] train linear classifiers on frozen features; [`FineTune`] trains
-//! the whole network. [`published`] figures stand beside ours.
+//! Enters: a [`FrozenEncoder`] and labelled images, whose features are computed once and kept in a
+//! [`FeatureCache`]. Leaves: one figure per evaluation. [`knn_accuracy`] trains nothing; [`Logistic`],
+//! [`LinearProbe`] and [`Svm`] train linear classifiers on frozen features; [`FineTune`] trains the whole
+//! network. [`published`] figures stand beside ours.
 
+mod classifier;
 mod error;
-mod features;
+mod feature_cache;
 mod fine_tune;
+mod frozen_encoder;
 mod knn;
 mod labels;
+mod lbfgs;
 mod linear_probe;
 mod logistic;
 mod published;
+mod subset;
+mod supervised;
 mod svm;
 
+pub use classifier::{LinearClassifier, TopAccuracy, top_accuracy};
 pub use error::TransferError;
-pub use features::{FeatureCache, FrozenEncoder};
-pub use fine_tune::{FineTune, FineTuned, listed, share_of_each_class};
+pub use feature_cache::FeatureCache;
+pub use fine_tune::{FineTune, FineTuned};
+pub use frozen_encoder::FrozenEncoder;
 pub use knn::{Knn, KnnAccuracy, Recall, knn_accuracy, neighbours, recall};
 pub use labels::common_labels;
-pub use linear_probe::{LinearProbe, Step};
-pub use logistic::{LinearClassifier, Logistic, LogisticFit, TopAccuracy, top_accuracy};
+pub use linear_probe::LinearProbe;
+pub use logistic::{Logistic, LogisticFit};
 pub use published::{Published, published};
-pub use svm::{Plane, Rows, Svm, SvmMeasure, SvmResult, SvmSet, average_precision, svm_results};
+pub use subset::{listed, share_of_each_class};
+pub use supervised::{SupervisedProgress, SupervisedSgd};
+pub use svm::{
+    FeatureMatrix, Plane, Svm, SvmMeasure, SvmResult, SvmSet, average_precision, svm_results,
+};

@@ -1,6 +1,6 @@
 //! Figures that others have published, to stand beside ours.
 //!
-//! Only figures whose source was read are here. All are of a ResNet-50 trained on ImageNet without
+//! Only figures that were read in their source are here. All are of a ResNet-50 trained on ImageNet without
 //! labels, unless the method says otherwise.
 
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! The model card: what somebody who gets the weights would ask.
+//! The model card: what a user of the weights would ask.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -36,7 +36,7 @@ pub struct Card {
     /// What the run measured last.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub evaluation: Map<String, Value>,
-    /// The licence of the weights, as whoever exports them states it.
+    /// The licence of the weights, as stated when they were exported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
 }
@@ -44,7 +44,7 @@ pub struct Card {
 /// The images an encoder was trained on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DataSummary {
-    /// The last part of the data argument: where it lay is nobody's business.
+    /// The last part of the data argument: the folder above it is private.
     pub name: String,
     /// Images of an epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,8 +108,8 @@ impl Card {
                 found["event"] == event && found["epoch"].as_u64().is_some_and(|n| n <= epochs)
             };
             let mut found = events.iter().rfind(happened)?.as_object()?.clone();
-            for clock in ["event", "seconds", "waited"] {
-                found.remove(clock);
+            for unrelated in ["event", "seconds", "waited"] {
+                found.remove(unrelated);
             }
             Some(found)
         };
@@ -137,7 +137,7 @@ impl Card {
         &self,
         encoder: &EncoderConfig,
         views: &ViewConfig,
-        parameters: i64,
+        parameters: usize,
         checksum: &str,
         notes: &[String],
     ) -> String {

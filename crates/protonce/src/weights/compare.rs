@@ -1,39 +1,15 @@
-//! Whether two encoders are the same, and where they differ.
+//! Where two encoders differ.
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use super::Weights;
-use super::export::bytes;
-use crate::pretrain::run_folder::NamedTensors;
-
-/// SHA-256 of an encoder's tensors, as 64 hexadecimal digits: the same whatever file they lie in.
-///
-/// Covers names, shapes and float32 numbers in the order of the names; not the counts of batches that
-/// PyTorch keeps beside the statistics, since nothing is computed from them.
-pub fn checksum(tensors: &NamedTensors) -> String {
-    let mut sorted: Vec<&(String, Tensor)> =
-        tensors.iter().filter(|(name, _)| !name.ends_with("num_batches_tracked")).collect();
-    sorted.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut hash = Sha256::new();
-    for (name, tensor) in sorted {
-        hash.update((name.len() as u64).to_le_bytes());
-        hash.update(name.as_bytes());
-        let shape = tensor.size();
-        hash.update((shape.len() as u64).to_le_bytes());
-        for side in shape {
-            hash.update(side.to_le_bytes());
-        }
-        hash.update(bytes(tensor, Kind::Float));
-    }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
+use crate::tensors::NamedTensors;
 
 /// How one tensor differs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "change", rename_all = "lowercase")]
-pub enum Change {
+pub enum TensorChange {
     /// Only the first encoder has it.
     Removed,
     /// Only the second has it.
@@ -62,7 +38,7 @@ pub struct Difference {
     /// Tensors that are equal, bit for bit.
     pub equal: usize,
     /// The others.
-    pub changed: Vec<(String, Change)>,
+    pub changed: Vec<(String, TensorChange)>,
     /// Settings of shape and views that differ: name, first, second.
     pub settings: Vec<(String, String, String)>,
 }
@@ -82,8 +58,10 @@ pub fn diff(before: &Weights, after: &Weights) -> Difference {
     };
     for (name, a) in &before.tensors {
         let change = match find(&after.tensors, name) {
-            None => Change::Removed,
-            Some(b) if a.size() != b.size() => Change::Shape { before: a.size(), after: b.size() },
+            None => TensorChange::Removed,
+            Some(b) if a.size() != b.size() => {
+                TensorChange::Shape { before: a.size(), after: b.size() }
+            }
             Some(b) => match numbers(a, &b) {
                 Some(change) => change,
                 None => {
@@ -96,7 +74,7 @@ pub fn diff(before: &Weights, after: &Weights) -> Difference {
     }
     for (name, _) in &after.tensors {
         if find(&before.tensors, name).is_none() {
-            difference.changed.push((name.clone(), Change::Added));
+            difference.changed.push((name.clone(), TensorChange::Added));
         }
     }
     let settings = |weights: &Weights| {
@@ -112,7 +90,7 @@ pub fn diff(before: &Weights, after: &Weights) -> Difference {
     difference
 }
 
-fn numbers(a: &Tensor, b: &Tensor) -> Option<Change> {
+fn numbers(a: &Tensor, b: &Tensor) -> Option<TensorChange> {
     let double = |tensor: &Tensor| tensor.to_device(Device::Cpu).to_kind(Kind::Double).view([-1]);
     let (a, b) = (double(a), double(b));
     if a.equal(&b) {
@@ -120,7 +98,7 @@ fn numbers(a: &Tensor, b: &Tensor) -> Option<Change> {
     }
     let gap = &b - &a;
     let length = |x: &Tensor| x.dot(x).double_value(&[]).sqrt();
-    Some(Change::Numbers {
+    Some(TensorChange::Numbers {
         largest: gap.abs().max().double_value(&[]),
         relative: length(&gap) / length(&a),
         cosine: a.dot(&b).double_value(&[]) / (length(&a) * length(&b)),

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use protonce::encoder::{Output, Precision};
 use protonce::transfer::{
-    FeatureCache, FineTune, FrozenEncoder, Knn, LinearProbe, Step, knn_accuracy, listed,
-    neighbours, recall, top_accuracy,
+    FeatureCache, FineTune, FrozenEncoder, Knn, LinearProbe, SupervisedProgress, SupervisedSgd,
+    knn_accuracy, listed, neighbours, recall, top_accuracy,
 };
 use protonce_images::data::Dataset;
 use protonce_images::views::ViewConfig;
@@ -35,7 +35,7 @@ fn frozen(seed: u64) -> FrozenEncoder {
         dim: 8,
     };
     let views = ViewConfig::v2(16);
-    FrozenEncoder::untrained(&encoder, &views, Precision::Float32, Device::Cpu, seed)
+    FrozenEncoder::untrained(&encoder, &views, Precision::Float32, Device::Cpu, seed).unwrap()
 }
 
 /// Every number of an encoder, statistics of batch norm included.
@@ -70,11 +70,12 @@ fn the_published_protocol_moves_no_bit_of_the_encoder_and_learns() {
     let labels = data.labels().unwrap();
     let frozen = frozen(0);
     let before = bytes(&frozen);
-    let probe = LinearProbe { epochs: 12, batch_size: 8, lr: 0.01, ..LinearProbe::default() };
+    let sgd = SupervisedSgd { epochs: 12, batch_size: 8, ..LinearProbe::default().sgd };
+    let probe = LinearProbe { sgd, lr: 0.01 };
     let mut losses = Vec::new();
     let classifier = probe
         .fit(&frozen, (&data, &labels), 2, &mut |step| {
-            if let Step::Epoch(_, loss) = step {
+            if let SupervisedProgress::Epoch(_, loss) = step {
                 losses.push(loss);
             }
         })
@@ -95,16 +96,15 @@ fn fine_tuning_takes_two_learning_rates_and_changes_a_copy() {
     let frozen = frozen(1);
     let before = bytes(&frozen);
     let moved = |backbone_lr, classifier_lr| {
-        let options = FineTune {
+        let sgd = SupervisedSgd {
             epochs: 2,
             batch_size: 8,
-            backbone_lr,
-            classifier_lr,
             weight_decay: 0.0,
-            ..FineTune::default()
+            ..FineTune::default().sgd
         };
+        let options = FineTune { sgd: sgd.clone(), backbone_lr, classifier_lr };
         let tuned = options.fit(&frozen, (&data, &labels), 2, &mut |_| ()).unwrap();
-        let untouched = FineTune { epochs: 0, ..options }
+        let untouched = FineTune { sgd: SupervisedSgd { epochs: 0, ..sgd }, ..options }
             .fit(&frozen, (&data, &labels), 2, &mut |_| ())
             .unwrap();
         let start = untouched.network.parameters().named_tensors();
@@ -120,13 +120,13 @@ fn fine_tuning_takes_two_learning_rates_and_changes_a_copy() {
     assert_eq!(before, bytes(&frozen));
 
     // All images a step: the normalisations' running statistics, which testing uses, come to rest.
-    let options = FineTune {
+    let sgd = SupervisedSgd {
         epochs: 30,
         batch_size: 24,
-        classifier_lr: 0.01,
         milestones: Vec::new(),
-        ..FineTune::default()
+        ..FineTune::default().sgd
     };
+    let options = FineTune { sgd, classifier_lr: 0.01, ..FineTune::default() };
     let tuned = options.fit(&frozen, (&data, &labels), 2, &mut |_| ()).unwrap();
     let accuracy = tuned.test(&frozen, (&data, &labels), 24, &mut |_| ()).unwrap();
     assert!(accuracy.top1 > 90.0, "{accuracy:?}");

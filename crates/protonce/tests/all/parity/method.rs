@@ -5,7 +5,7 @@ use protonce::encoder::normalise_rows;
 use protonce::prototypes::{
     ConcentrationOptions, KMeans, Metric, Points, Prototypes, concentration,
 };
-use protonce::transfer::{Knn, Rows, Svm, average_precision, knn_accuracy};
+use protonce::transfer::{FeatureMatrix, Knn, Svm, average_precision, knn_accuracy};
 use protonce::world::World;
 use protonce_run::Config;
 use protonce_run::Duplicates;
@@ -99,7 +99,7 @@ fn weighted_knn_is_the_reference() {
 #[test]
 fn support_vector_machines_are_the_published_ones() {
     let fixture = Tensors::load("svm.safetensors");
-    let rows = |name: &str| Rows::as_they_are(&fixture.get(name));
+    let rows = |name: &str| FeatureMatrix::from_tensor(&fixture.get(name)).unwrap();
     let (train, test) = (rows("train.features"), rows("test.features"));
     let positive = |name: &str, class: i64| -> Vec<bool> {
         Vec::try_from(fixture.get(name).select(1, class).gt(0)).unwrap()

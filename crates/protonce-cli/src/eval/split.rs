@@ -1,27 +1,8 @@
-//! Which images an evaluation learns from and is tested on.
+//! The labelled images of an evaluation: some to learn from, others to be tested on.
 
 use anyhow::bail;
-use clap::Args;
 use protonce::transfer::common_labels;
-use protonce_images::data::{Benchmark, Dataset, Labelled, open_benchmark};
-
-/// The labelled images of an evaluation.
-#[derive(Args)]
-pub struct DataArgs {
-    /// A benchmark as it was unpacked: ImageNet, Places205, VOCdevkit, CIFAR (binary), STL-10 (binary),
-    /// Imagenette, or any folder or .tar with train and val (or test) in it.
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["train", "test"])]
-    data: Option<String>,
-    /// Labelled images to learn from.
-    #[arg(long, value_name = "DATA", required_unless_present = "data", requires = "test")]
-    train: Option<String>,
-    /// Labelled images to be tested on.
-    #[arg(long, value_name = "DATA", required_unless_present = "data", requires = "train")]
-    test: Option<String>,
-    /// Use only the first N training images of each class, by name (0: all).
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    per_class: usize,
-}
+use protonce_images::data::{Benchmark, Dataset, Labelled};
 
 /// Training and test images, and their labels in one numbering.
 pub struct Split {
@@ -34,28 +15,24 @@ pub struct Split {
 
 /// The labels of training and test images.
 pub enum Labels {
-    /// One class an image.
+    /// One class per image.
     Single { train: Vec<i64>, test: Vec<i64> },
     /// For each class, whether each image is of it.
     Multiple { train: Vec<Vec<bool>>, test: Vec<Vec<bool>> },
 }
 
-impl DataArgs {
-    pub fn open(&self) -> anyhow::Result<Split> {
-        let (benchmark, train, test) = match (&self.data, &self.train, &self.test) {
-            (Some(data), ..) => {
-                let splits = open_benchmark(data)?;
-                (splits.benchmark, splits.train, splits.test)
-            }
-            (None, Some(train), Some(test)) => {
-                let open = |argument: &str| Dataset::open(argument).map(Labelled::Single);
-                (Benchmark::Other, open(train)?, open(test)?)
-            }
-            _ => bail!("no images: expected --data, or --train and --test"),
-        };
+impl Split {
+    /// Puts the labels of `train` and `test` in one numbering; of each class, the first `per_class`
+    /// training images (0: all).
+    pub fn new(
+        benchmark: Benchmark,
+        train: Labelled,
+        test: Labelled,
+        per_class: usize,
+    ) -> anyhow::Result<Split> {
         match (train, test) {
             (Labelled::Single(train), Labelled::Single(test)) => {
-                let train = match self.per_class {
+                let train = match per_class {
                     0 => train,
                     count => train.per_class(count),
                 };
@@ -69,7 +46,7 @@ impl DataArgs {
                 })
             }
             (Labelled::Multiple(train), Labelled::Multiple(test)) => {
-                if self.per_class > 0 {
+                if per_class > 0 {
                     bail!(
                         "--per-class does not go with {}, whose images have several classes each: \
                          use --shots",
@@ -89,9 +66,7 @@ impl DataArgs {
             ),
         }
     }
-}
 
-impl Split {
     /// The labels of training and test images that have one class each.
     pub fn single_labels(&self) -> anyhow::Result<(&[i64], &[i64])> {
         match &self.labels {
