@@ -107,7 +107,7 @@ mod tests {
 
         // Within the standard library, with its caller's place.
         let line = line!() + 1;
-        let found = place_of(|| drop(Vec::<u8>::new().remove(0)));
+        let found = place_of(|| _ = Vec::<u8>::new().remove(0));
         assert_eq!(found, format!("protonce-cli/src/panics.rs:{line}"));
 
         // On another thread, whose end the scope makes a panic of its own.
