@@ -1,8 +1,5 @@
 //! k-means against Lloyd's iterations written out: the same bits, however much work was skipped.
 
-// Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use protonce_kmeans::{Clustering, HostPoints, Init, KMeans, Metric, squared_distance};
 use rand::seq::index;
 use rand::{RngExt, SeedableRng};

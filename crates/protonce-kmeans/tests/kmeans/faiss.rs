@@ -1,14 +1,25 @@
 //! k-means against faiss on the same embeddings.
 
-// Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+use std::path::PathBuf;
 
 use protonce_kmeans::{HostPoints, KMeans, Metric};
 use safetensors::SafeTensors;
 
+/// Reads the reference numbers from the folder in `PROTONCE_FIXTURES`, or else from `tests/fixtures`.
+fn load() -> Vec<u8> {
+    let folder = std::env::var_os("PROTONCE_FIXTURES").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"),
+        PathBuf::from,
+    );
+    let path = folder.join("kmeans.safetensors");
+    std::fs::read(&path)
+        .unwrap_or_else(|error| panic!("the fixture {} cannot be read: {error}", path.display()))
+}
+
 #[test]
 fn clustering_is_as_good_as_faiss() {
-    let file = SafeTensors::deserialize(include_bytes!("fixtures/faiss.safetensors")).unwrap();
+    let bytes = load();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
     let floats = |name: &str| -> Vec<f64> {
         let tensor = file.tensor(name).unwrap();
         let bytes = tensor.data();

@@ -1,0 +1,142 @@
+//! Embeddings to be clustered, wherever they are.
+
+use protonce_kmeans::{
+    Clustering, Collective, HostPoints, KMeans, KMeansError, Metric, Points as _, silhouette,
+};
+use tch::{Device, Tensor};
+
+use super::DevicePoints;
+
+/// What can be wrong with a clustering that was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum PrototypeError {
+    /// A granularity has more clusters than there are images.
+    #[error(
+        "cannot form {clusters} clusters from {images} images: ask for {images} or fewer, or for \"auto\""
+    )]
+    TooManyClusters {
+        /// Clusters asked for.
+        clusters: usize,
+        /// Images there are.
+        images: usize,
+    },
+    /// A granularity without clusters.
+    #[error("a granularity of 0 clusters was asked for: expected 1 or more")]
+    NoClusters,
+    /// An embedding is not a number.
+    #[error(
+        "the embedding of image {row} is not finite: if it comes from training, that has diverged, resume with a lower learning rate"
+    )]
+    NotFinite {
+        /// Its row.
+        row: usize,
+    },
+    /// An embedding without a direction, where directions are compared.
+    #[error(
+        "the embedding of image {row} is zero and has no direction: leave it out, or use the L2 metric"
+    )]
+    Zero {
+        /// Its row.
+        row: usize,
+    },
+    /// Anything else.
+    #[error(transparent)]
+    KMeans(KMeansError),
+}
+
+/// k-means speaks of points and of its interface; here they are embeddings of images.
+impl From<KMeansError> for PrototypeError {
+    fn from(error: KMeansError) -> PrototypeError {
+        match error {
+            KMeansError::TooManyClusters { clusters, points } => {
+                PrototypeError::TooManyClusters { clusters, images: points }
+            }
+            KMeansError::NoClusters => PrototypeError::NoClusters,
+            KMeansError::NotFinite { point } => PrototypeError::NotFinite { row: point },
+            KMeansError::Zero { point } => PrototypeError::Zero { row: point },
+            other => PrototypeError::KMeans(other),
+        }
+    }
+}
+
+/// Embeddings that are fit to be clustered: float32 [count, dim].
+pub enum Points<'a> {
+    /// In memory.
+    Host(Box<HostPoints<'a>>),
+    /// On a GPU.
+    Device(DevicePoints),
+}
+
+impl<'a> Points<'a> {
+    /// The rows of a tensor, float32 [count, dim], on the device where it is.
+    ///
+    /// # Errors
+    /// When a row is not finite, or has no direction and `metric` needs one.
+    pub fn from_tensor(rows: &Tensor, metric: Metric) -> Result<Points<'static>, PrototypeError> {
+        if rows.device() != Device::Cpu {
+            return Ok(Points::Device(DevicePoints::new(rows, metric)?));
+        }
+        let mut values = vec![0f32; rows.numel()];
+        rows.contiguous().copy_data(&mut values, rows.numel());
+        let points = HostPoints::new(values, rows.size()[1] as usize, metric)?;
+        Ok(Points::Host(Box::new(points)))
+    }
+
+    /// Rows of `dim` values in memory, one after the other, to be clustered on `device`. For the CPU they
+    /// are borrowed.
+    ///
+    /// # Errors
+    /// When a row is not finite, or has no direction and `metric` needs one.
+    pub fn from_values(
+        values: &'a [f32],
+        dim: usize,
+        metric: Metric,
+        device: Device,
+    ) -> Result<Points<'a>, PrototypeError> {
+        match device {
+            Device::Cpu => Ok(Points::Host(Box::new(HostPoints::new(values, dim, metric)?))),
+            _ => {
+                let rows = Tensor::from_slice(values).view([-1, dim as i64]).to_device(device);
+                Ok(Points::Device(DevicePoints::new(&rows, metric)?))
+            }
+        }
+    }
+
+    /// How many rows there are.
+    pub fn count(&self) -> usize {
+        match self {
+            Points::Host(points) => points.count(),
+            Points::Device(points) => points.count(),
+        }
+    }
+
+    /// [`KMeans::fit_with`] on these rows.
+    ///
+    /// # Errors
+    /// When there are more clusters than rows, or no clusters, or threads cannot be started.
+    pub fn fit(
+        &self,
+        options: &KMeans,
+        clusters: usize,
+        before: Option<&[i64]>,
+        collective: &dyn Collective,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Clustering, PrototypeError> {
+        Ok(match self {
+            Points::Host(points) => {
+                options.fit_with(&**points, clusters, before, collective, progress)
+            }
+            Points::Device(points) => {
+                options.fit_with(points, clusters, before, collective, progress)
+            }
+        }?)
+    }
+
+    /// [`silhouette`] of a clustering of these rows.
+    pub fn silhouette(&self, clustering: &Clustering) -> f64 {
+        match self {
+            Points::Host(points) => silhouette(&**points, clustering),
+            Points::Device(points) => silhouette(points, clustering),
+        }
+    }
+}
