@@ -2,9 +2,8 @@
 
 use clap::Args;
 use protonce::encoder::{Output, normalise_rows};
-use protonce::prototypes::{KMeans, Metric, Points};
-use protonce::world::World;
-use protonce_kmeans::{Agreement, agreement};
+use protonce::prototypes::Points;
+use protonce_kmeans::{Agreement, KMeans, Metric, SingleProcess, agreement};
 use serde_json::json;
 
 use super::encoder_args::while_turning;
@@ -34,14 +33,13 @@ pub fn measure(prepared: &Prepared, clusters: i64, seed: u64) -> anyhow::Result<
     let features = prepared.labelled(Output::Features)?;
     let clusters = if clusters == 0 { features.classes } else { clusters };
     let points = Points::from_tensor(&normalise_rows(&features.test), Metric::Euclidean)?;
-    let world = World::alone();
+    let options = KMeans { seed, threads: prepared.subject.threads, ..KMeans::default() };
     let clustering = while_turning("k-means", || {
         let count = usize::try_from(clusters).unwrap_or(0);
-        KMeans::default().fit(&points, count, seed, None, &world, &mut |_, _| ())
+        points.fit(&options, count, None, &SingleProcess, &mut |_, _| ())
     })??;
     let labels = Vec::<i64>::try_from(&features.test_labels)?;
-    let found = Vec::<i64>::try_from(&clustering.assignment)?;
-    let found = agreement(&labels, &found);
+    let found = agreement(&labels, &clustering.assignment);
     let Agreement { ami, nmi, ari, purity, hungarian_accuracy } = found;
     let rows = [
         ("AMI (of 1)", ami),

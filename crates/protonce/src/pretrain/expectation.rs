@@ -63,13 +63,12 @@ impl Run<'_, '_> {
                     observer(Progress::Task { task: Task::Clustering, done, total });
                 },
             )?;
-            let agreement = before
-                .map(|before| normalised_mutual_information(before, &clustering.assignment));
+            let agreement =
+                before.map(|before| normalised_mutual_information(before, &clustering.assignment));
             let concentration = concentration(&clustering, options);
             granularities.push(Quality::new(&clustering, &concentration, agreement));
-            let images_in_all = self.dataset.len();
-            let device = self.device;
-            prototypes.push(Prototypes::new(&clustering, &concentration, &images, images_in_all, device));
+            let (all, device) = (self.dataset.len(), self.device);
+            prototypes.push(Prototypes::new(&clustering, &concentration, &images, all, device));
         }
         self.save_prototypes(epoch, &prototypes)?;
         self.folder.save_prototypes("embeddings", &vec![("embeddings".to_owned(), rows)])?;
