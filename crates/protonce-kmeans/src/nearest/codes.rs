@@ -66,6 +66,7 @@ impl<T: Copy + Default> Codes<T> {
         let places = self.values.chunks_mut(count * length).zip(residues);
         places.map(move |(values, residues)| Places { values, residues, length, step })
     }
+
     /// The first `length` values of one code.
     #[inline(always)]
     pub fn prefix(&self, index: usize, length: usize) -> &[T] {

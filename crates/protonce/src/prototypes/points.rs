@@ -16,9 +16,9 @@ pub enum PrototypeError {
     )]
     TooManyClusters {
         /// Clusters asked for.
-        clusters: usize,
+        clusters: i64,
         /// Images there are.
-        images: usize,
+        images: i64,
     },
     /// A granularity without clusters.
     #[error("a granularity of 0 clusters was asked for: expected 1 or more")]
@@ -49,7 +49,8 @@ impl From<KMeansError> for PrototypeError {
     fn from(error: KMeansError) -> PrototypeError {
         match error {
             KMeansError::TooManyClusters { clusters, points } => {
-                PrototypeError::TooManyClusters { clusters, images: points }
+                let (clusters, images) = (clusters as i64, points as i64);
+                PrototypeError::TooManyClusters { clusters, images }
             }
             KMeansError::NoClusters => PrototypeError::NoClusters,
             KMeansError::NotFinite { point } => PrototypeError::NotFinite { row: point },
