@@ -1,6 +1,5 @@
 //! `protonce cluster`.
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,19 +9,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 use protonce::device::device;
 use protonce::embeddings::{read, read_labels};
 use protonce::pretrain::{NamedTensors, write_file, write_tensors};
-use protonce::prototypes::{
-    Clustering, ConcentrationOptions, Iteration, KMeans, Metric, Points, Prototypes, Start,
-    medoids, quality, silhouette,
-};
+use protonce::prototypes::Points;
 use protonce::report::{Choice, cluster_choice, save_png};
-use protonce::world::World;
-use protonce_kmeans::Quality;
-use protonce_kmeans::{Agreement, agreement};
+use protonce_kmeans::{
+    Agreement, Clustering, ConcentrationOptions, Init, Iteration, KMeans, Metric, Quality,
+    SingleProcess, agreement, concentration,
+};
 use protonce_run::Clusters;
 use serde::Serialize;
-use tch::{Device, Tensor};
-
-use crate::threads::use_tensor_threads;
+use tch::Tensor;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -41,7 +36,7 @@ pub struct Arguments {
     /// concentration.M, medoids.M) and `clusters.json`.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Labels, one an embedding, that are only compared with: .npy, .safetensors, or text with one a
+    /// Labels, one per embedding, that are only compared with: .npy, .safetensors, or text with one a
     /// line.
     #[arg(long, value_name = "FILE")]
     labels: Option<String>,
@@ -50,15 +45,15 @@ pub struct Arguments {
     metric: MetricChoice,
     /// First centroids: `random` rows; `parallel` (k-means||) and `plus-plus` spread them, which pays
     /// where clusters are few and apart.
-    #[arg(long, value_enum, default_value_t = StartChoice::Random)]
-    start: StartChoice,
+    #[arg(long = "start", value_name = "START", value_enum, default_value_t = InitChoice::Random)]
+    init: InitChoice,
     /// Starts, of which the best is kept.
     #[arg(long, value_name = "N", default_value_t = 5)]
     redo: usize,
     /// Iterations of each start; fewer if nothing changes any more.
     #[arg(long, value_name = "N", default_value_t = 20)]
     iterations: usize,
-    /// Embeddings a cluster that training uses at most; the rest is only assigned.
+    /// Embeddings per cluster that training uses at most; the rest is only assigned.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     max_points: usize,
     /// Mean of the concentrations.
@@ -91,7 +86,7 @@ enum MetricChoice {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum StartChoice {
+enum InitChoice {
     Random,
     PlusPlus,
     Parallel,
@@ -120,7 +115,6 @@ struct Granularity {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    use_tensor_threads(arguments.threads)?;
     let device = device(&arguments.device)?;
     let embeddings = read(&arguments.embeddings)?;
     let (values, dim) = (embeddings.values(), embeddings.dim());
@@ -130,7 +124,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             let labels = read_labels(file)?;
             let (found, expected) = (labels.len(), values.len() / dim);
             if found != expected {
-                bail!("{file} has {found} labels: expected {expected}, one an embedding");
+                bail!("{file} has {found} labels: expected {expected}, one per embedding");
             }
             Some(labels)
         }
@@ -139,23 +133,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         MetricChoice::L2 => Metric::Euclidean,
         MetricChoice::Spherical => Metric::Spherical,
     };
-    let points = match device {
-        Device::Cpu => Points::from_values(Cow::Borrowed(values), dim, metric)?,
-        _ => {
-            let rows = Tensor::from_slice(values).view([-1, dim as i64]).to_device(device);
-            Points::from_tensor(&rows, metric)?
-        }
-    };
+    let points = Points::from_values(values, dim, metric, device)?;
     let options = KMeans {
         iterations: arguments.iterations,
         starts: arguments.redo,
         max_points_per_centroid: arguments.max_points,
-        start: match arguments.start {
-            StartChoice::Random => Start::Random,
-            StartChoice::PlusPlus => Start::PlusPlus,
-            StartChoice::Parallel => Start::Parallel,
+        init: match arguments.init {
+            InitChoice::Random => Init::Random,
+            InitChoice::PlusPlus => Init::PlusPlus,
+            InitChoice::Parallel => Init::Parallel,
         },
-        metric,
+        seed: arguments.seed,
+        threads: arguments.threads,
     };
     let mut tensors = NamedTensors::new();
     let mut granularities = Vec::new();
@@ -167,16 +156,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let clusters = usize::try_from(clusters).unwrap_or(0);
         let start = Instant::now();
         let bar = progress(arguments, clusters);
-        let seed = arguments.seed + m as u64;
+        let options = KMeans { seed: arguments.seed + m as u64, ..options };
         let clustering =
-            options.fit(&points, clusters, seed, None, &World::alone(), &mut |done, total| {
+            points.fit(&options, clusters, None, &SingleProcess, &mut |done, total| {
                 bar.set_length(total as u64);
                 bar.set_position(done as u64);
             })?;
         bar.finish_and_clear();
         let seconds = start.elapsed().as_secs_f64();
         let granularity =
-            describe(arguments, &points, clustering, labels.as_deref(), seconds, &mut tensors)?;
+            describe(arguments, &points, clustering, labels.as_deref(), seconds, &mut tensors);
         if !arguments.quiet {
             eprintln!("{}", sentence(&granularity));
         }
@@ -234,34 +223,25 @@ fn describe(
     labels: Option<&[i64]>,
     seconds: f64,
     tensors: &mut NamedTensors,
-) -> anyhow::Result<Granularity> {
+) -> Granularity {
     let options =
         ConcentrationOptions { temperature: arguments.temperature, smoothing: arguments.smoothing };
-    let all: Vec<i64> = (0..points.count() as i64).collect();
-    let Prototypes { assignment, concentration, .. } =
-        Prototypes::new(&clustering, &all, all.len(), options);
-    let quality = quality(&clustering, &concentration, None);
-    let labels = match labels {
-        None => None,
-        Some(labels) => {
-            let found = Vec::<i64>::try_from(&assignment)?;
-            Some(agreement(labels, &found))
-        }
-    };
+    let concentration = concentration(&clustering, options);
     let granularity = Granularity {
-        quality,
+        quality: Quality::new(&clustering, &concentration, None),
         total: clustering.objective,
-        silhouette: silhouette(points, &clustering)?,
-        labels,
+        silhouette: points.silhouette(&clustering),
+        labels: labels.map(|labels| agreement(labels, &clustering.assignment)),
         iterations: clustering.history.clone(),
         seconds,
     };
     let m = tensors.len() / 4;
-    tensors.push((format!("assignment.{m}"), assignment));
-    tensors.push((format!("medoids.{m}"), medoids(&clustering)));
-    tensors.push((format!("centroids.{m}"), clustering.centroids));
-    tensors.push((format!("concentration.{m}"), concentration));
-    Ok(granularity)
+    let centroids = Tensor::from_slice(&clustering.centroids).view([-1, clustering.dim as i64]);
+    tensors.push((format!("assignment.{m}"), Tensor::from_slice(&clustering.assignment)));
+    tensors.push((format!("medoids.{m}"), Tensor::from_slice(&clustering.medoids())));
+    tensors.push((format!("centroids.{m}"), centroids));
+    tensors.push((format!("concentration.{m}"), Tensor::from_slice(&concentration)));
+    granularity
 }
 
 fn progress(arguments: &Arguments, clusters: usize) -> ProgressBar {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Clustering;
+
 /// One granularity in numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
@@ -28,17 +30,11 @@ pub struct Quality {
 }
 
 impl Quality {
-    /// Of a clustering: the cluster of every row, the number of clusters, the sum of squared distances,
-    /// and the concentration of each cluster.
-    pub fn new(
-        assignment: &[i64],
-        clusters: usize,
-        objective: f64,
-        concentration: &[f32],
-        agreement: Option<f64>,
-    ) -> Quality {
-        let mut sizes = vec![0i64; clusters];
-        for &cluster in assignment {
+    /// Of a clustering, the concentration of each of its clusters, and how far it agrees with the one
+    /// before.
+    pub fn new(clustering: &Clustering, concentration: &[f32], agreement: Option<f64>) -> Quality {
+        let mut sizes = vec![0i64; clustering.clusters()];
+        for &cluster in &clustering.assignment {
             sizes[cluster as usize] += 1;
         }
         let images: i64 = sizes.iter().sum();
@@ -51,8 +47,8 @@ impl Quality {
         let least = concentration.iter().copied().fold(f32::INFINITY, f32::min).into();
         let most = concentration.iter().copied().fold(f32::NEG_INFINITY, f32::max).into();
         let mut quality = Quality {
-            clusters: clusters as i64,
-            objective: objective / images.max(1) as f64,
+            clusters: sizes.len() as i64,
+            objective: clustering.objective / images.max(1) as f64,
             empty: of(0),
             singletons: of(1),
             largest,

@@ -4,6 +4,7 @@
 //! from the start so that no module comes to assume that it is alone; on one process every
 //! operation hands back what it was given.
 
+use protonce_kmeans::Collective;
 use tch::Tensor;
 
 /// A group of processes, of which this one is number `rank` of `size`.
@@ -34,16 +35,15 @@ impl World {
         tensor
     }
 
-    /// Puts the sums of `values` over all processes in their place.
-    pub fn all_reduce_sum(&self, _values: &mut [f64]) {}
-
     /// The rows of every process, rank by rank: [rows, …] → [size × rows, …].
     pub fn all_gather(&self, tensor: Tensor) -> Tensor {
         tensor
     }
+}
 
-    /// Process 0's `tensor`, on every process.
-    pub fn broadcast(&self, tensor: Tensor) -> Tensor {
-        tensor
-    }
+/// What k-means sends from one process to another: nothing, from one process.
+impl Collective for World {
+    fn all_reduce_sum(&self, _values: &mut [f64]) {}
+
+    fn broadcast(&self, _values: &mut [f32]) {}
 }

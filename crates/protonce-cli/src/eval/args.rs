@@ -35,7 +35,7 @@ pub struct EvalArgs {
     device: String,
     /// Threads of tensor arithmetic; 0: one per core.
     #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    pub threads: usize,
     /// Where features are kept for the next evaluation of the same weights and images (50 000
     /// images × 512 features: 100 MB). Default: `protonce/features` in your cache folder.
     #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]

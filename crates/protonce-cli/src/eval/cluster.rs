@@ -2,10 +2,9 @@
 
 use clap::Args;
 use protonce::encoder::{Output, normalise_rows};
-use protonce::prototypes::{KMeans, Metric, Points};
+use protonce::prototypes::Points;
 use protonce::tensors::values;
-use protonce::world::World;
-use protonce_kmeans::{Agreement, agreement};
+use protonce_kmeans::{Agreement, KMeans, Metric, SingleProcess, agreement};
 use serde_json::json;
 
 use super::progress::with_spinner;
@@ -24,13 +23,14 @@ pub fn measure(prepared: &Prepared, options: &Options) -> anyhow::Result<EvalRes
     let features = prepared.labelled(Output::Features)?;
     let clusters = if options.clusters == 0 { features.classes } else { options.clusters };
     let points = Points::from_tensor(&normalise_rows(&features.test), Metric::Euclidean)?;
-    let world = World::alone();
+    let (seed, threads) = (prepared.args.seed, prepared.args.threads);
+    let kmeans = KMeans { seed, threads, ..KMeans::default() };
     let clustering = with_spinner("k-means", || {
         let count = usize::try_from(clusters).unwrap_or(0);
-        KMeans::default().fit(&points, count, prepared.args.seed, None, &world, &mut |_, _| ())
+        points.fit(&kmeans, count, None, &SingleProcess, &mut |_, _| ())
     })??;
     let labels = values(&features.test_labels)?;
-    let found = agreement(&labels, &values(&clustering.assignment)?);
+    let found = agreement(&labels, &clustering.assignment);
     let Agreement { ami, nmi, ari, purity, hungarian_accuracy } = found;
     let figures = [
         ("AMI (of 1)", ami),

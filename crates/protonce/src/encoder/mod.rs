@@ -39,7 +39,6 @@ pub use layers::normalise_rows;
 pub use model::Encoder;
 pub use momentum_pair::MomentumPair;
 pub use normalise::{Activation, BatchNorm, BatchStats, Normalised, normalise};
-pub(crate) use parallel::parallel_for;
 pub use parameters::Parameters;
 pub use precision::Precision;
 pub use recompute::Recompute;

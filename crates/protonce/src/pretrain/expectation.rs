@@ -7,7 +7,9 @@
 
 use std::time::Instant;
 
-use protonce_kmeans::normalised_mutual_information;
+use protonce_kmeans::{
+    ConcentrationOptions, KMeans, Metric, Quality, concentration, normalised_mutual_information,
+};
 use protonce_run::{Event, Progress, Task};
 use tch::{Device, Kind, Tensor};
 
@@ -15,7 +17,7 @@ use super::batches::evaluation_loader;
 use super::error::PretrainError;
 use super::run::{CurrentPrototypes, Run};
 use crate::encoder::{Output, extract};
-use crate::prototypes::{ConcentrationOptions, KMeans, Metric, Points, Prototypes, quality};
+use crate::prototypes::{Points, Prototypes};
 
 /// An embedding per image, and which images have one.
 struct Embeddings {
@@ -50,10 +52,10 @@ impl Run<'_, '_> {
         for (m, &count) in clusters.iter().enumerate() {
             let before = before.get(m).map(Vec::as_slice);
             let observer = &mut *self.observer;
-            let clustering = KMeans::default().fit(
-                &points,
+            let threads = self.config.threads;
+            let clustering = points.fit(
+                &KMeans { seed: m as u64, threads, ..KMeans::default() },
                 usize::try_from(count).unwrap_or(0),
-                m as u64,
                 before.filter(|_| self.config.warm_start),
                 &self.trainer.world,
                 &mut |done, total| {
@@ -61,13 +63,12 @@ impl Run<'_, '_> {
                     observer(Progress::Task { task: Task::Clustering, done, total });
                 },
             )?;
-            let granularity = Prototypes::new(&clustering, &images, self.dataset.len(), options);
-            let agreement = before.map(|before| {
-                let now = Vec::<i64>::try_from(&clustering.assignment);
-                normalised_mutual_information(before, &now.unwrap_or_default())
-            });
-            granularities.push(quality(&clustering, &granularity.concentration, agreement));
-            prototypes.push(granularity);
+            let agreement =
+                before.map(|before| normalised_mutual_information(before, &clustering.assignment));
+            let concentration = concentration(&clustering, options);
+            granularities.push(Quality::new(&clustering, &concentration, agreement));
+            let (all, device) = (self.dataset.len(), self.device);
+            prototypes.push(Prototypes::new(&clustering, &concentration, &images, all, device));
         }
         self.save_prototypes(epoch, &prototypes)?;
         self.folder.save_prototypes("embeddings", &vec![("embeddings".to_owned(), rows)])?;

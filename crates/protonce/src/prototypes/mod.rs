@@ -2,58 +2,19 @@
 //!
 //! The embeddings of all images are clustered once per granularity; centroids, L2-normalised,
 //! become prototypes, and how tightly a cluster's members lie around its centroid becomes that
-//! prototype's temperature (PCL §3.2 and §3.3).
+//! prototype's temperature (PCL §3.2 and §3.3). The clustering itself is [`protonce_kmeans`]'s; here
+//! are the two things that need tensors: [`Points`] on any device, and [`Prototypes`] to train on.
 
-mod concentration;
-mod kmeans;
-mod nearest;
+mod device_points;
 mod points;
-mod quality;
-mod starts;
 
-pub use concentration::concentration;
-pub use kmeans::{Clustering, Iteration, KMeans, Metric, Start};
-pub use nearest::squared_distance;
-pub use points::Points;
-pub use quality::{medoids, quality, silhouette};
+pub use device_points::DevicePoints;
+pub use points::{Points, PrototypeError};
 
+use protonce_kmeans::Clustering;
 use tch::{Device, Kind, Tensor};
 
 use crate::encoder::normalise_rows;
-
-/// What can be wrong with a clustering that was asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum PrototypeError {
-    /// A granularity has more clusters than there are images.
-    #[error(
-        "cannot form {clusters} clusters from {images} images: ask for {images} or fewer, or for \"auto\""
-    )]
-    TooManyClusters {
-        /// Clusters asked for.
-        clusters: i64,
-        /// Images there are.
-        images: i64,
-    },
-    /// A granularity without clusters.
-    #[error("a granularity of 0 clusters was asked for: expected 1 or more")]
-    NoClusters,
-    /// An embedding is not a number.
-    #[error(
-        "the embedding of image {row} is not finite: if it comes from training, that has diverged, resume with a lower learning rate"
-    )]
-    NotFinite {
-        /// Its row.
-        row: i64,
-    },
-    /// An embedding without a direction, where directions are compared.
-    #[error(
-        "the embedding of image {row} is zero and has no direction: leave it out, or use the L2 metric"
-    )]
-    Zero {
-        /// Its row.
-        row: i64,
-    },
-}
 
 /// One granularity of the E-step's result.
 pub struct Prototypes {
@@ -66,32 +27,25 @@ pub struct Prototypes {
     pub concentration: Tensor,
 }
 
-/// How the E-step scales the concentrations (PCL §3.3).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ConcentrationOptions {
-    /// τ, which the concentrations average to.
-    pub temperature: f64,
-    /// α, which keeps small clusters from looking concentrated.
-    pub smoothing: f64,
-}
-
 impl Prototypes {
-    /// The prototypes of `clustering`, whose rows are the embeddings of `images`, for a data set of
-    /// `count` images.
+    /// The prototypes of `clustering`, whose points are the embeddings of `images`, for a data set of
+    /// `count` images. `concentration` is that of each cluster. Training is on `device`.
     pub fn new(
         clustering: &Clustering,
+        concentration: &[f32],
         images: &[i64],
         count: usize,
-        options: ConcentrationOptions,
+        device: Device,
     ) -> Prototypes {
         let _guard = tch::no_grad_guard();
-        let Clustering { centroids, assignment, distances, .. } = clustering;
-        let concentration = concentration(distances, assignment, centroids.size()[0], options);
         let everywhere = Tensor::full([count as i64], -1, (Kind::Int64, Device::Cpu));
+        let assignment = Tensor::from_slice(&clustering.assignment);
+        let centroids = Tensor::from_slice(&clustering.centroids);
+        let centroids = centroids.view([-1, clustering.dim as i64]).to_device(device);
         Prototypes {
-            assignment: everywhere.index_copy(0, &Tensor::from_slice(images), assignment),
-            prototypes: normalise_rows(centroids),
-            concentration: concentration.to_device(centroids.device()),
+            assignment: everywhere.index_copy(0, &Tensor::from_slice(images), &assignment),
+            prototypes: normalise_rows(&centroids),
+            concentration: Tensor::from_slice(concentration).to_device(device),
         }
     }
 }

@@ -1,17 +1,19 @@
-//! Groups of centroids that lie near each other, so that one bound can rule out a whole group.
+//! The order of centroids in which neighbours lie near each other, so that one bound can rule out a
+//! whole group of them.
 
-use super::codes::Rows;
-use super::kernel::{GROUP, squared_distance};
+use super::kernel::GROUP;
+use crate::distance::squared_distance;
+use crate::matrix::Matrix;
 
 /// The centroids in an order in which each 64 after another lie near each other: cut in two, again
 /// and again, across the line between two that are far apart.
-pub fn order(centroids: Rows) -> Vec<u32> {
+pub fn order(centroids: Matrix) -> Vec<u32> {
     let mut order: Vec<u32> = (0..centroids.count() as u32).collect();
     bisect(centroids, &mut order);
     order
 }
 
-fn bisect(centroids: Rows, order: &mut [u32]) {
+fn bisect(centroids: Matrix, order: &mut [u32]) {
     let groups = order.len().div_ceil(GROUP);
     if groups < 2 {
         return;

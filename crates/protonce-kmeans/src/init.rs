@@ -1,37 +1,51 @@
-//! Where k-means begins.
+//! Where k-means begins: the first centroids.
 
 use rand::RngExt;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 
-use super::kmeans::Start;
-use super::nearest::{Rows, share, squared_distance};
-use super::points::Points;
+use crate::distance::squared_distance;
+use crate::matrix::Matrix;
+use crate::points::Points;
+use crate::threads::Threads;
+
+/// Where the first centroids come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Init {
+    /// Points drawn at random, as in faiss.
+    Random,
+    /// Points far from those drawn before (Arthur & Vassilvitskii 2007, "k-means++"). Takes one pass
+    /// over the points per cluster: for hundreds of clusters, not for thousands.
+    PlusPlus,
+    /// The same in five passes over the points (Bahmani et al. 2012, "Scalable K-Means++").
+    Parallel,
+}
 
 /// Passes of k-means||; more than five gain nothing (Bahmani et al. 2012, §5).
 const ROUNDS: usize = 5;
 
 /// The first centroids: [clusters, dim].
-pub fn centroids(
-    start: Start,
-    points: &Points,
+pub fn centroids<P: Points>(
+    init: Init,
+    points: &P,
     clusters: usize,
     random: &mut ChaCha8Rng,
+    threads: &Threads,
 ) -> Vec<f32> {
+    let values = |chosen: &[usize]| points.select(chosen).values().into_owned();
     let count = points.count();
-    match start {
-        Start::Random => points.values(&index::sample(random, count, clusters).into_vec()),
-        Start::PlusPlus => {
-            let values = points.host_values();
-            let rows = Rows { values: &values, dim: points.dim() };
-            let chosen = plus_plus(rows, &vec![1.0; count], clusters, random);
-            points.values(&chosen)
+    match init {
+        Init::Random => values(&index::sample(random, count, clusters).into_vec()),
+        Init::PlusPlus => {
+            let all = points.values();
+            let rows = Matrix { values: &all, dim: points.dim() };
+            values(&plus_plus(rows, &vec![1.0; count], clusters, random, threads))
         }
-        Start::Parallel => {
-            let (candidates, weights) = candidates(points, clusters, random);
-            let values = points.values(&candidates);
-            let rows = Rows { values: &values, dim: points.dim() };
-            let chosen = plus_plus(rows, &weights, clusters, random);
+        Init::Parallel => {
+            let (candidates, weights) = candidates(points, clusters, random, threads);
+            let values = values(&candidates);
+            let rows = Matrix { values: &values, dim: points.dim() };
+            let chosen = plus_plus(rows, &weights, clusters, random, threads);
             chosen.into_iter().flat_map(|row| rows.row(row)).copied().collect()
         }
     }
@@ -39,14 +53,20 @@ pub fn centroids(
 
 /// k-means++ on weighted rows: each next one is drawn with a probability in proportion to weight times
 /// squared distance to the nearest drawn before.
-fn plus_plus(rows: Rows, weights: &[f64], clusters: usize, random: &mut ChaCha8Rng) -> Vec<usize> {
+fn plus_plus(
+    rows: Matrix,
+    weights: &[f64],
+    clusters: usize,
+    random: &mut ChaCha8Rng,
+    threads: &Threads,
+) -> Vec<usize> {
     const PART: usize = 4096;
     let mut squared = vec![f32::INFINITY; rows.count()];
     let mut chosen = vec![draw(weights.iter().copied(), random).unwrap_or(0)];
     while chosen.len() < clusters {
         let last = rows.row(chosen[chosen.len() - 1]);
-        let jobs = squared.chunks_mut(PART).enumerate();
-        share(jobs, |(part, squared)| {
+        let pieces = squared.chunks_mut(PART).enumerate();
+        threads.share(pieces, |(part, squared)| {
             for (row, squared) in squared.iter_mut().enumerate() {
                 *squared = squared.min(squared_distance(rows.row(part * PART + row), last));
             }
@@ -61,11 +81,18 @@ fn plus_plus(rows: Rows, weights: &[f64], clusters: usize, random: &mut ChaCha8R
 }
 
 /// Rows drawn in a few rounds, each with a probability in proportion to its squared distance to those
-/// drawn before, two a cluster in all; and how many rows are nearest to each.
-fn candidates(points: &Points, clusters: usize, random: &mut ChaCha8Rng) -> (Vec<usize>, Vec<f64>) {
+/// drawn before, two per cluster in all; and how many rows are nearest to each.
+fn candidates<P: Points>(
+    points: &P,
+    clusters: usize,
+    random: &mut ChaCha8Rng,
+    threads: &Threads,
+) -> (Vec<usize>, Vec<f64>) {
+    let nearest_of =
+        |chosen: &[usize]| points.assign_once(&points.select(chosen).values(), threads);
     let count = points.count();
     let mut drawn = vec![random.random_range(0..count)];
-    let mut assignment = points.assign_once(&points.values(&drawn));
+    let mut assignment = nearest_of(&drawn);
     for _ in 0..ROUNDS {
         let wanted = 2.0 * clusters as f64 / ROUNDS as f64;
         let sum: f64 = assignment.squared.iter().map(|&squared| f64::from(squared)).sum();
@@ -78,7 +105,7 @@ fn candidates(points: &Points, clusters: usize, random: &mut ChaCha8Rng) -> (Vec
         if drawn.len() == first {
             continue;
         }
-        let nearer = points.assign_once(&points.values(&drawn[first..]));
+        let nearer = nearest_of(&drawn[first..]);
         for row in 0..count {
             if nearer.squared[row] < assignment.squared[row] {
                 assignment.squared[row] = nearer.squared[row];

@@ -1,14 +1,9 @@
 //! k-means against Lloyd's iterations written out: the same bits, however much work was skipped.
 
-// Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-use protonce::prototypes::{Clustering, KMeans, Metric, Points, Start, squared_distance};
-use protonce::world::World;
+use protonce_kmeans::{Clustering, HostPoints, Init, KMeans, Metric, squared_distance};
 use rand::seq::index;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tch::Tensor;
 
 /// Lloyd's iterations as one would write them down: [k, dim] centroids, the nearest of each row, and
 /// the squared distance to it. `random` chooses whose rows an empty cluster shares.
@@ -73,23 +68,21 @@ fn lloyd(
 
 /// Both, from the same rows at the start.
 fn compare(name: &str, rows: &[Vec<f32>], clusters: usize, seed: u64) {
-    let options = KMeans { iterations: 12, starts: 1, start: Start::Random, ..KMeans::default() };
-    let values: Vec<f32> = rows.concat();
-    let tensor = Tensor::from_slice(&values).view([rows.len() as i64, -1]);
-    let points = Points::from_tensor(&tensor, Metric::Euclidean).unwrap();
-    let found =
-        options.fit(&points, clusters, seed, None, &World::alone(), &mut |_, _| ()).unwrap();
+    let init = Init::Random;
+    let options = KMeans { iterations: 12, starts: 1, init, seed, ..KMeans::default() };
+    let dim = rows[0].len();
+    let points = HostPoints::new(rows.concat(), dim, Metric::Euclidean).unwrap();
+    let found = options.fit(&points, clusters).unwrap();
     let Clustering { centroids, assignment, distances, history, .. } = found;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let drawn = index::sample(&mut random, rows.len(), clusters);
     let start = drawn.into_iter().map(|row| rows[row].clone()).collect();
     let (expected, nearest, squared) = lloyd(rows, start, 12, &mut random);
     let nearest: Vec<i64> = nearest.into_iter().map(|cluster| cluster as i64).collect();
-    assert!(Vec::<i64>::try_from(&assignment).unwrap() == nearest, "{name}: other clusters");
-    let flat = centroids.view([-1]);
-    assert!(Vec::<f32>::try_from(&flat).unwrap() == expected.concat(), "{name}: other centroids");
+    assert!(assignment == nearest, "{name}: other clusters");
+    assert!(centroids == expected.concat(), "{name}: other centroids");
     let roots: Vec<f32> = squared.iter().map(|squared| squared.sqrt()).collect();
-    assert!(Vec::<f32>::try_from(&distances).unwrap() == roots, "{name}: other distances");
+    assert!(distances == roots, "{name}: other distances");
     let all = (rows.len() * clusters * history.len()) as f64;
     let measured: u64 = history.iter().map(|iteration| iteration.measured).sum();
     let scored: u64 = history.iter().map(|iteration| iteration.scored).sum();
@@ -182,5 +175,36 @@ fn neither_outliers_nor_offsets_nor_ties_change_it() {
             .map(|row| row.iter().map(|value| value * scale).collect())
             .collect();
         compare(&format!("times {scale:e}"), &scaled, 70, 4);
+    }
+}
+
+#[test]
+fn one_two_and_three_threads_give_the_same_bits() {
+    let random = &mut ChaCha8Rng::seed_from_u64(9);
+    let rows = clustered(random, 5000, 40, 50, 0.5).concat();
+    for init in [Init::Random, Init::PlusPlus, Init::Parallel] {
+        for metric in [Metric::Euclidean, Metric::Spherical] {
+            let fit = |threads| {
+                // Fewer points are trained on than there are.
+                let most = KMeans { max_points_per_centroid: 30, ..KMeans::default() };
+                let options = KMeans { starts: 2, init, seed: 5, threads, ..most };
+                let points = HostPoints::new(&rows[..], 40, metric).unwrap();
+                options.fit(&points, 130).unwrap()
+            };
+            let one = fit(1);
+            for threads in [2, 3] {
+                let several = fit(threads);
+                assert!(one.centroids == several.centroids, "{init:?}: other centroids");
+                assert!(one.assignment == several.assignment, "{init:?}: other clusters");
+                assert!(one.distances == several.distances, "{init:?}: other distances");
+                assert_eq!(one.objective, several.objective);
+                // Even the work that was skipped is the same.
+                let work = |clustering: &Clustering| -> Vec<(f64, u64, u64, u64)> {
+                    let history = clustering.history.iter();
+                    history.map(|i| (i.objective, i.changed, i.scored, i.measured)).collect()
+                };
+                assert_eq!(work(&one), work(&several));
+            }
+        }
     }
 }

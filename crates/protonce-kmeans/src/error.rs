@@ -1,0 +1,50 @@
+//! What can be wrong with a clustering that was asked for.
+
+/// Why points cannot be clustered.
+#[derive(Debug, thiserror::Error)]
+pub enum KMeansError {
+    /// More clusters than points.
+    #[error("cannot form {clusters} clusters from {points} points: ask for {points} or fewer")]
+    TooManyClusters {
+        /// Clusters asked for.
+        clusters: usize,
+        /// Points there are.
+        points: usize,
+    },
+    /// No clusters.
+    #[error("0 clusters were asked for: expected 1 or more")]
+    NoClusters,
+    /// A point with a value that is not a number, or beyond ±10¹⁵.
+    #[error("point {point} is not finite: expected values within ±1e15")]
+    NotFinite {
+        /// Its number.
+        point: usize,
+    },
+    /// A point without a direction, where directions are compared.
+    #[error("point {point} is zero and has no direction: leave it out, or use Metric::Euclidean")]
+    Zero {
+        /// Its number.
+        point: usize,
+    },
+    /// Values that do not make whole points.
+    #[error("{values} values are no points of {dim} dimensions: expected a multiple of 1 or more")]
+    Shape {
+        /// Values there are.
+        values: usize,
+        /// Values of each point.
+        dim: usize,
+    },
+    /// Clusters of other points.
+    #[error(
+        "the clusters of {found} points are known from before: expected {expected}, one per point"
+    )]
+    Before {
+        /// Clusters given.
+        found: usize,
+        /// Points there are.
+        expected: usize,
+    },
+    /// The system gives no more threads.
+    #[error("cannot start the threads of k-means ({0}): ask for fewer")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}

@@ -1,0 +1,182 @@
+//! Points on a GPU, for k-means: its two steps as matrix products of libtorch.
+
+use std::borrow::Cow;
+
+use protonce_kmeans::{Assignment, Effort, KMeansError, Metric, Points, Sums, Threads};
+use tch::{Device, Kind, Tensor};
+
+/// Points that are fit to be clustered, on any device of libtorch.
+pub struct DevicePoints {
+    /// float32 [count, dim].
+    rows: Tensor,
+    metric: Metric,
+}
+
+/// Values beyond this have squares that add up to infinity.
+const LARGEST: f64 = 1e15;
+
+impl DevicePoints {
+    /// The rows of a tensor, float32 [count, dim].
+    ///
+    /// # Errors
+    /// When a row is not finite, or has no direction and `metric` needs one.
+    pub fn new(rows: &Tensor, metric: Metric) -> Result<DevicePoints, KMeansError> {
+        let _guard = tch::no_grad_guard();
+        let rows = rows.detach();
+        let first = |broken: Tensor| (broken.size()[0] > 0).then(|| broken.int64_value(&[0, 0]));
+        let broken = rows.abs().le(LARGEST).all_dim(1, false).logical_not().nonzero();
+        if let Some(point) = first(broken) {
+            return Err(KMeansError::NotFinite { point: point as usize });
+        }
+        let rows = match metric {
+            Metric::Euclidean => rows,
+            Metric::Spherical => {
+                let norms = rows.square().sum_dim_intlist([1].as_slice(), true, Kind::Float).sqrt();
+                if let Some(point) = first(norms.squeeze_dim(1).eq(0.0).nonzero()) {
+                    return Err(KMeansError::Zero { point: point as usize });
+                }
+                rows / norms
+            }
+        };
+        Ok(DevicePoints { rows, metric })
+    }
+}
+
+impl Points for DevicePoints {
+    type Search = ();
+
+    fn count(&self) -> usize {
+        self.rows.size()[0] as usize
+    }
+
+    fn dim(&self) -> usize {
+        self.rows.size()[1] as usize
+    }
+
+    fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    fn values(&self) -> Cow<'_, [f32]> {
+        Cow::Owned(to_host(&self.rows))
+    }
+
+    fn select(&self, chosen: &[usize]) -> Self {
+        let chosen: Vec<i64> = chosen.iter().map(|&row| row as i64).collect();
+        let chosen = Tensor::from_slice(&chosen).to_device(self.rows.device());
+        DevicePoints { rows: self.rows.index_select(0, &chosen), metric: self.metric }
+    }
+
+    fn assign(
+        &self,
+        (): &mut (),
+        centroids: &[f32],
+        assignment: &mut Assignment,
+        threads: &Threads,
+    ) -> Effort {
+        *assignment = self.assign_once(centroids, threads);
+        let measured = (self.count() * (centroids.len() / self.dim())) as u64;
+        Effort { scored: 0, measured }
+    }
+
+    /// By tiles of the product of points and centroids.
+    fn assign_once(&self, centroids: &[f32], _: &Threads) -> Assignment {
+        // Elements of one tile of the [n, k] product.
+        const TILE: i64 = 1 << 24;
+        let rows = &self.rows;
+        let (count, dim) = (rows.size()[0], rows.size()[1]);
+        let centroids = Tensor::from_slice(centroids).view([-1, dim]).to_device(rows.device());
+        let tile = (TILE / centroids.size()[0]).clamp(256, 65_536);
+        let squares =
+            |rows: &Tensor| rows.square().sum_dim_intlist([1].as_slice(), false, Kind::Float);
+        let half_squares = squares(&centroids) * 0.5;
+        let opposite = centroids.tr().neg();
+        let (mut nearest, mut squared) = (Vec::new(), Vec::new());
+        for start in (0..count).step_by(tile as usize) {
+            let part = rows.narrow(0, start, tile.min(count - start));
+            // ‖c‖²/2 − x·c is least where ‖x − c‖ is: [tile, k]
+            let found = half_squares.addmm(&part, &opposite).argmin(1, false);
+            // Exactly, for the one centroid that counts: the expanded form loses small distances.
+            squared.push(squares(&(&part - centroids.index_select(0, &found))));
+            nearest.push(found);
+        }
+        let nearest = Tensor::cat(&nearest, 0).to_device(Device::Cpu);
+        let mut numbers = vec![0i64; count as usize];
+        nearest.copy_data(&mut numbers, count as usize);
+        Assignment {
+            nearest: numbers.into_iter().map(|number| number as u32).collect(),
+            squared: to_host(&Tensor::cat(&squared, 0)),
+        }
+    }
+
+    fn sum(&self, nearest: &[u32], sums: &mut Sums, _: &Threads) {
+        let rows = &self.rows;
+        let clusters = sums.counts.len() as i64;
+        let nearest: Vec<i64> = nearest.iter().map(|&cluster| i64::from(cluster)).collect();
+        let nearest = Tensor::from_slice(&nearest).to_device(rows.device());
+        let totals = Tensor::zeros([clusters, rows.size()[1]], (Kind::Float, rows.device()));
+        // Sorted before they are added, unlike by `index_add`: the same bits every time.
+        let totals = totals.index_put(&[Some(&nearest)], rows, true);
+        let counts = nearest.bincount(None::<&Tensor>, clusters);
+        for (tensor, values) in [(totals, &mut sums.totals), (counts, &mut sums.counts)] {
+            let tensor = tensor.to_device(Device::Cpu).to_kind(Kind::Double);
+            let length = values.len();
+            tensor.copy_data(values, length);
+        }
+    }
+}
+
+/// The values of a float32 tensor, row by row.
+fn to_host(tensor: &Tensor) -> Vec<f32> {
+    let mut values = vec![0f32; tensor.numel()];
+    tensor.to_device(Device::Cpu).contiguous().copy_data(&mut values, tensor.numel());
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protonce_kmeans::{HostPoints, Init, KMeans};
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    /// Heaps of points around the corners of a cube: [count, 3].
+    fn heaps(count: usize) -> Vec<f32> {
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let mut heap = |number: usize| -> [f32; 3] {
+            let corner = |axis: usize| if number >> axis & 1 == 1 { 5.0 } else { 1.0 };
+            [0, 1, 2].map(|axis| corner(axis) + random.random_range(-0.5..0.5))
+        };
+        (0..count).flat_map(|number| heap(number % 8)).collect()
+    }
+
+    #[test]
+    fn clusters_are_those_of_points_in_memory() {
+        let values = heaps(400);
+        for metric in [Metric::Euclidean, Metric::Spherical] {
+            for init in [Init::Random, Init::PlusPlus, Init::Parallel] {
+                let options = KMeans { init, max_points_per_centroid: 40, ..KMeans::default() };
+                let host = HostPoints::new(&values[..], 3, metric).unwrap();
+                let host = options.fit(&host, 8).unwrap();
+                let rows = Tensor::from_slice(&values).view([-1, 3]);
+                let device = options.fit(&DevicePoints::new(&rows, metric).unwrap(), 8).unwrap();
+                assert_eq!(host.assignment, device.assignment, "{metric:?}, {init:?}");
+                for (host, device) in host.centroids.iter().zip(&device.centroids) {
+                    assert!((host - device).abs() < 1e-5, "{metric:?}, {init:?}");
+                }
+                assert!((host.objective - device.objective).abs() < 1e-4 * host.objective);
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_points_are_refused() {
+        let rows = Tensor::zeros([5, 2], (Kind::Float, Device::Cpu));
+        let refused = |metric| DevicePoints::new(&rows, metric).err().unwrap().to_string();
+        assert!(refused(Metric::Spherical).contains("point 0 is zero"));
+        for value in [f32::NAN, f32::INFINITY] {
+            rows.get(3).copy_(&Tensor::from_slice(&[value, 0.0]));
+            assert!(refused(Metric::Euclidean).contains("point 3 is not finite"));
+        }
+    }
+}
