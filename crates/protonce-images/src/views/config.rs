@@ -1,5 +1,6 @@
 //! What a view looks like: the settings and the two published recipes.
 
+use crate::random::View;
 use crate::settings::{OutOfRange, Rule};
 
 crate::names! {
@@ -153,6 +154,13 @@ fn local_crop_scale() -> [f64; 2] {
 }
 
 impl ViewConfig {
+    /// The random views of an image in pretraining: those of the query encoder and of the momentum
+    /// encoder, and as many small ones as are set.
+    pub fn pretraining_views(&self) -> Vec<View> {
+        let local = (0..self.local_views as u32).map(View::Local);
+        [View::Query, View::Key].into_iter().chain(local).collect()
+    }
+
     /// What the small views are like: everything but size and crop is that of the full ones.
     pub fn local(&self) -> ViewConfig {
         ViewConfig {
