@@ -108,7 +108,7 @@ fn two_views(
     let rate = seen as f64 / begin.elapsed().as_secs_f64();
     println!(
         "  {:?} two views, {} px, {threads} threads: {rate:8.0} images/s (first batch after {:.1?})",
-        config.recipe,
+        config.augmentations,
         config.image_size,
         first.unwrap_or_default()
     );
