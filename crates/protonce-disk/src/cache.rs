@@ -1,4 +1,4 @@
-//! Where things are kept that can be made again.
+//! Where files belong that can be computed anew.
 
 use std::path::PathBuf;
 

@@ -1,8 +1,9 @@
 //! Files that are there whole or not at all, whatever happens while they are written.
 //!
-//! Enters: a path and what is to be written there. Leaves: the file, forced to disk and renamed into
-//! place, or an error and whatever was there before. [`cache_folder`] says where files belong that can
-//! be made again.
+//! Enters: a path and what is to be written there. Leaves: the file, forced to disk and renamed to its
+//! name, or an error and the file that was there before. Training that is killed, or loses power, in the
+//! middle of a checkpoint thus always finds a whole one. [`cache_folder`] says where files belong that
+//! can be computed anew.
 //!
 //! ```
 //! let folder = tempfile::tempdir()?;
@@ -20,8 +21,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-/// Has `write` fill a file beside `file` and gives it the name once it is on disk. Whatever fails, a
-/// file that had the name stays as it was, and nothing is left beside it.
+/// Calls `write` with the path of a temporary file beside `file`, and renames that to `file` once it is
+/// on disk. If anything fails, a file of that name stays as it was and the temporary one is removed.
 ///
 /// # Errors
 /// When `write` fails, or the file cannot be synced or renamed.
@@ -43,7 +44,9 @@ pub fn replace(file: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::
     written
 }
 
-/// Gives a file that was written as `scratch`, in the same folder, its name once it is on disk.
+/// Forces the file `scratch` to disk and renames it to `file`, in the same folder.
+///
+/// For a writer that keeps an unfinished file across runs; others use [`replace`].
 ///
 /// # Errors
 /// When it cannot be synced or renamed.
@@ -55,7 +58,7 @@ pub fn settle(scratch: &Path, file: &Path) -> io::Result<()> {
     sync_folder(folder.unwrap_or(Path::new(".")))
 }
 
-/// Forces the names in a folder to disk: without that a power cut can undo a rename.
+/// Forces the names in a folder to disk; without this, a power cut can undo a rename.
 ///
 /// # Errors
 /// When the folder cannot be opened or synced.

@@ -1,6 +1,6 @@
 //! How fast views are made: `cargo bench -p protonce --bench views [-- WORD]`, where WORD picks
 //! the data sets whose argument contains it.
-//! `-- --race DATA SIZE THREADS` prints the two-view images a second of one data set alone, the best of
+//! `-- --race DATA SIZE THREADS` prints the two-view images per second of one data set alone, the best of
 //! some passes (`benches/views_speed.py` races them with other pipelines).
 //!
 //! Reads the data sets in `PROTONCE_SHARED` (default: `shared` beside the checkout).
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use protonce_images::data::Dataset;
 use protonce_images::views::{
-    CropBox, Decoder, Image, Jitter, JitterStep, Loader, Renderer, ViewConfig, ViewParameters,
+    CropBox, Crops, Decoder, Image, Jitter, JitterStep, Loader, LoaderOptions, Renderer,
+    ViewConfig, ViewParameters,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -61,7 +62,7 @@ fn race(data: &str, size: usize, threads: usize) -> Result<(), Box<dyn std::erro
     let indices: Vec<usize> = (0..count * PASSES).map(|i| i * 7919 % dataset.len()).collect();
     let plan = indices.chunks(if size < 64 { 250 } else { 50 }).map(<[usize]>::to_vec).collect();
     // One loader throughout, as in training: memory is fetched from the system in the first pass.
-    let mut loader = Loader::training(dataset, ViewConfig::v2(size), plan, 0, 0, threads)?;
+    let mut loader = Loader::new(dataset, two_random(&ViewConfig::v2(size), plan, threads))?;
     let mut best: f64 = 0.0;
     for _ in 0..PASSES {
         let begin = Instant::now();
@@ -79,7 +80,13 @@ fn race(data: &str, size: usize, threads: usize) -> Result<(), Box<dyn std::erro
     Ok(())
 }
 
-/// Images a second through the loader, two views each.
+/// Options for the random views of pretraining.
+fn two_random(config: &ViewConfig, batches: Vec<Vec<usize>>, threads: usize) -> LoaderOptions {
+    let crops = Crops::Random { seed: 0, epoch: 0, views: config.pretraining_views() };
+    LoaderOptions { views: config.clone(), batches, crops, threads }
+}
+
+/// Images per second through the loader, two views each.
 fn two_views(
     dataset: &Arc<Dataset>,
     config: &ViewConfig,
@@ -89,7 +96,7 @@ fn two_views(
     let indices: Vec<usize> = (0..images).map(|i| i * 7919 % dataset.len()).collect();
     let plan = indices.chunks(64).map(<[usize]>::to_vec).collect();
     let begin = Instant::now();
-    let mut loader = Loader::training(Arc::clone(dataset), config.clone(), plan, 0, 0, threads)?;
+    let mut loader = Loader::new(Arc::clone(dataset), two_random(config, plan, threads))?;
     let mut seen = 0;
     let mut first = None;
     while let Some(batch) = loader.next() {
@@ -101,14 +108,14 @@ fn two_views(
     let rate = seen as f64 / begin.elapsed().as_secs_f64();
     println!(
         "  {:?} two views, {} px, {threads} threads: {rate:8.0} images/s (first batch after {:.1?})",
-        config.recipe,
+        config.augmentations,
         config.image_size,
         first.unwrap_or_default()
     );
     Ok(())
 }
 
-/// Microseconds an image for each stage on one thread; the best of a few passes.
+/// Microseconds per image for each stage on one thread; the best of a few passes.
 fn stages(dataset: &Dataset, image_size: usize) -> Result<(), Box<dyn std::error::Error>> {
     const PASSES: usize = 5;
     let count = dataset.len().min(if image_size < 64 { 5000 } else { 200 });

@@ -1,7 +1,7 @@
 //! Image data sets and the random views of contrastive learning, without a tensor library.
 //!
 //! Enters: one argument, `PATH[#SUBFOLDER]`: a folder, a `.tar`, a text list or a packed file. Leaves:
-//! batches of normalised pixels, channels last: two random views an image for training (PCL's and
+//! batches of normalised pixels, channels last: two random views per image for training (PCL's and
 //! MoCo's augmentations), or one centre crop for evaluation, made on several threads and the same to
 //! the bit for any number of them.
 //!
@@ -9,7 +9,7 @@
 //! use std::sync::Arc;
 //!
 //! use protonce_images::data::Dataset;
-//! use protonce_images::views::{Loader, ViewConfig};
+//! use protonce_images::views::{Crops, Loader, LoaderOptions, ViewConfig};
 //!
 //! # let folder = tempfile::tempdir()?;
 //! # let folder = folder.path().to_str().ok_or("not UTF-8")?;
@@ -17,9 +17,10 @@
 //! #     image::RgbImage::new(40, 30).save(format!("{folder}/{name}.png"))?;
 //! # }
 //! let dataset = Arc::new(Dataset::open(folder)?);
+//! let views = ViewConfig::v2(32); // MoCo v2's augmentations at 32 pixels a side
+//! let crops = Crops::Random { seed: 0, epoch: 0, views: views.pretraining_views() };
 //! let batches = vec![vec![1, 0]]; // one batch of images 1 and 0
-//! let loader = Loader::training(dataset, ViewConfig::v2(32), batches, 0, 0, 0)?;
-//! for batch in loader {
+//! for batch in Loader::new(dataset, LoaderOptions { views, batches, crops, threads: 0 })? {
 //!     let batch = batch?;
 //!     assert_eq!(batch.views.len(), 2); // query and key views: [images, 32, 32, 3] each
 //!     assert_eq!(batch.views[0].len(), batch.indices.len() * 32 * 32 * 3);

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use protonce_images::data::Dataset;
 use protonce_images::views::{
-    Decoder, Encoding, Image, Loader, PackOptions, Renderer, View, ViewConfig, ViewParameters,
-    ViewRandom, pack,
+    Crops, Decoder, Encoding, Image, Loader, LoaderOptions, PackOptions, Renderer, View,
+    ViewConfig, ViewParameters, ViewRandom, pack,
 };
 
 struct Counting;
@@ -65,7 +65,10 @@ fn open(path: &Path) -> Arc<Dataset> {
 }
 
 fn loader(dataset: &Arc<Dataset>, size: usize, plan: Vec<Vec<usize>>) -> Loader {
-    Loader::training(Arc::clone(dataset), ViewConfig::v2(size), plan, 0, 0, 2).unwrap()
+    let views = ViewConfig::v2(size);
+    let crops = Crops::Random { seed: 0, epoch: 0, views: views.pretraining_views() };
+    let options = LoaderOptions { views, batches: plan, crops, threads: 2 };
+    Loader::new(Arc::clone(dataset), options).unwrap()
 }
 
 #[test]

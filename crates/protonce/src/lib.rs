@@ -8,7 +8,7 @@
 //!
 //! use protonce_images::data::Dataset;
 //! use protonce::encoder::{Output, Precision, extract};
-//! use protonce_images::views::Loader;
+//! use protonce_images::views::{Crops, Loader, LoaderOptions};
 //! use protonce::weights::Weights;
 //!
 //! fn embed(weights: &Path, images: &str) -> Result<tch::Tensor, Box<dyn std::error::Error>> {
@@ -17,7 +17,9 @@
 //!     let images = Arc::new(Dataset::open(images)?);
 //!     let all: Vec<usize> = (0..images.len()).collect();
 //!     let batches = all.chunks(256).map(<[usize]>::to_vec).collect();
-//!     let mut loader = Loader::evaluation(images, weights.views.clone(), batches, 0)?;
+//!     let views = weights.views.clone();
+//!     let options = LoaderOptions { views, batches, crops: Crops::Centre, threads: 0 };
+//!     let mut loader = Loader::new(images, options)?;
 //!     Ok(extract(&encoder, &mut loader, Output::Embeddings, &mut |_| ())?.rows)
 //! }
 //! # // A fresh encoder and an image stand in for yours.

@@ -5,15 +5,17 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use super::DataError;
 use super::error::some_of;
 use super::folder::OtherFiles;
-use super::{DataError, Entry, Extent, Source, first_folder, is_image_name};
+use super::name::{first_folder, is_image_name};
+use super::storage::{Entry, Extent, Storage};
 
 /// Lists the images of the archive at `path`, or of a `subfolder` in it, which then is the root.
 pub(super) fn list(
     path: &Path,
     subfolder: Option<&str>,
-) -> Result<(Source, Vec<Entry>), DataError> {
+) -> Result<(Storage, Vec<Entry>), DataError> {
     let unreadable = |source| DataError::Unreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
@@ -67,7 +69,7 @@ pub(super) fn list(
         };
         return Err(DataError::NoImages { place, found: others.describe() });
     }
-    Ok((Source::Archive { file, path: path.to_owned() }, entries))
+    Ok((Storage::Archive { file, path: path.to_owned() }, entries))
 }
 
 /// The members of an archive by name.

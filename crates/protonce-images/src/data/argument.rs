@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use super::{DataError, is_image_name, packed};
+use super::name::is_image_name;
+use super::{DataError, packed};
 
-/// A data set's place.
+/// Where a data set lies.
 pub(super) struct Location {
     pub path: PathBuf,
     pub container: Container,

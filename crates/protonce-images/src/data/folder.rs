@@ -4,14 +4,16 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::DataError;
 use super::error::some_of;
-use super::{DataError, Entry, Source, first_folder, is_image_name};
+use super::name::{first_folder, is_image_name};
+use super::storage::{Entry, Storage};
 
 /// Lists the images under `root`, or under its `subfolder`, which then is the root.
 pub(super) fn list(
     root: &Path,
     subfolder: Option<&str>,
-) -> Result<(Source, Vec<Entry>), DataError> {
+) -> Result<(Storage, Vec<Entry>), DataError> {
     let base = match subfolder {
         Some(subfolder) => inside(root, subfolder)?,
         None => root.to_owned(),
@@ -27,7 +29,7 @@ pub(super) fn list(
         let place = base.display().to_string();
         return Err(DataError::NoImages { place, found: walk.others.describe() });
     }
-    Ok((Source::Files { base }, walk.entries))
+    Ok((Storage::Files { base }, walk.entries))
 }
 
 /// The folder `subfolder` of `root`; one that climbs out of `root` is as unknown as a missing one.

@@ -1,10 +1,12 @@
-//! A text list: one image a line, optionally a tab and its label.
+//! A text list: one image per line, optionally followed by a tab and its label.
 
 use std::fs;
 use std::path::Path;
 
+use super::DataError;
 use super::error::some_of;
-use super::{DataError, Entry, Source, first_folder};
+use super::name::first_folder;
+use super::storage::{Entry, Storage};
 
 /// Lists the images named in the file at `path`, or those of them in `subfolder`.
 ///
@@ -12,7 +14,7 @@ use super::{DataError, Entry, Source, first_folder};
 pub(super) fn list(
     path: &Path,
     subfolder: Option<&str>,
-) -> Result<(Source, Vec<Entry>), DataError> {
+) -> Result<(Storage, Vec<Entry>), DataError> {
     let text =
         fs::read(path).map_err(|source| DataError::Unreadable { path: path.to_owned(), source })?;
     let Ok(text) = String::from_utf8(text) else {
@@ -49,7 +51,7 @@ pub(super) fn list(
         });
     }
     let base = path.parent().unwrap_or(Path::new("")).join(&prefix);
-    Ok((Source::Files { base }, entries))
+    Ok((Storage::Files { base }, entries))
 }
 
 /// Splits a line into path and label; `./` in front of a path means nothing and goes.

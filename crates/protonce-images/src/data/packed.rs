@@ -1,10 +1,10 @@
-//! A packed file: every image of a data set behind one another, with an index and checksums.
+//! A packed file: every image of a data set one after another, with an index and checksums.
 //!
 //! ```text
 //! header   magic, version, where the index is, checksums        64 bytes
 //! shard    magic, number of images, bytes, checksum; then for   one after another, each written
 //!          each image its length and checksum; then the images  and flushed as a whole
-//! index    names, labels, classes, and each image's place       at the end
+//! index    names, labels, classes, and where each image lies    at the end
 //! ```
 //!
 //! While it is written a file is called `FILE.partial`, and its header says from what and how it is
@@ -20,7 +20,10 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::archive::read_exact_at;
-use super::{DataError, Dataset, Entry, Extent, Source, first_folder, some_of};
+use super::error::some_of;
+use super::name::first_folder;
+use super::storage::{Entry, Extent, Storage};
+use super::{DataError, Dataset};
 use protonce_disk as disk;
 
 pub(super) const MAGIC: &[u8; 8] = b"ProtoPak";
@@ -36,7 +39,7 @@ const SHARD_IMAGES: usize = 1 << 20;
 pub(super) fn list(
     path: &Path,
     subfolder: Option<&str>,
-) -> Result<(Source, Vec<Entry>), DataError> {
+) -> Result<(Storage, Vec<Entry>), DataError> {
     let unreadable = |source| DataError::Unreadable { path: path.to_owned(), source };
     let broken =
         |reason: &str| DataError::BrokenPack { path: path.to_owned(), reason: reason.to_owned() };
@@ -68,7 +71,7 @@ pub(super) fn list(
     // Labels that are folders follow from the part of the file that is asked for.
     let by_folder = entries.iter().all(|entry| entry.label == first_folder(&entry.name));
     let Some(subfolder) = subfolder else {
-        return Ok((Source::Archive { file, path: path.to_owned() }, entries));
+        return Ok((Storage::Archive { file, path: path.to_owned() }, entries));
     };
     let mut folders: Vec<String> =
         entries.iter().filter_map(|entry| first_folder(&entry.name)).collect();
@@ -89,7 +92,7 @@ pub(super) fn list(
             found: some_of(&folders, "folders"),
         });
     }
-    Ok((Source::Archive { file, path: path.to_owned() }, part))
+    Ok((Storage::Archive { file, path: path.to_owned() }, part))
 }
 
 /// The first bytes of a packed file.
@@ -115,8 +118,8 @@ impl Header {
             self.index_length,
             self.index_checksum.into(),
         ];
-        for (place, number) in bytes[8..].chunks_exact_mut(8).zip(numbers) {
-            place.copy_from_slice(&number.to_le_bytes());
+        for (field, number) in bytes[8..].chunks_exact_mut(8).zip(numbers) {
+            field.copy_from_slice(&number.to_le_bytes());
         }
         let checksum = crc32fast::hash(&bytes[..56]);
         bytes[56..60].copy_from_slice(&checksum.to_le_bytes());

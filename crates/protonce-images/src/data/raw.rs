@@ -13,7 +13,7 @@ use super::{DataError, archive};
 pub(super) struct RawFiles {
     /// In order, with their paths.
     pub files: Vec<(File, PathBuf)>,
-    /// Images a file.
+    /// Images per file.
     pub images: usize,
     /// Bytes from one image to the next.
     pub stride: usize,
@@ -45,10 +45,10 @@ impl RawFiles {
         for y in 0..self.side {
             let row = &mut bytes[HEADER + y * row_bytes..][..3 * self.side];
             for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
-                let place = if self.by_columns { x * self.side + y } else { y * self.side + x };
+                let offset = if self.by_columns { x * self.side + y } else { y * self.side + x };
                 // Blue comes first in a BMP.
                 for (channel, value) in pixel.iter_mut().rev().enumerate() {
-                    *value = pixels[channel * plane + place];
+                    *value = pixels[channel * plane + offset];
                 }
             }
         }
@@ -56,11 +56,11 @@ impl RawFiles {
     }
 }
 
-/// The header of a BMP of 24 bits a pixel, rows from the top.
+/// The header of a BMP of 24 bits per pixel, rows from the top.
 fn header(bytes: &mut [u8], side: u32) {
     let length = bytes.len() as u32;
     bytes[..2].copy_from_slice(b"BM");
-    for (place, value) in [
+    for (offset, value) in [
         (2, length),
         (10, HEADER as u32),
         (14, 40),
@@ -71,6 +71,6 @@ fn header(bytes: &mut [u8], side: u32) {
         (26, 1 | 24 << 16),
         (34, length - HEADER as u32),
     ] {
-        bytes[place..place + 4].copy_from_slice(&value.to_le_bytes());
+        bytes[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
     }
 }

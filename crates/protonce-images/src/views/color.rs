@@ -1,6 +1,6 @@
 //! Colour and mirror operations on a view's 8-bit planes, as Pillow computes them.
 //!
-//! Plain loops over planes: what compilers turn into vector instructions without help. All
+//! Plain loops over planes, which compilers vectorise without help. All
 //! arithmetic is exact where Pillow's is rounded the same way, which the tests check for every colour
 //! there is.
 
@@ -14,16 +14,16 @@ fn luma(red: u8, green: u8, blue: u8) -> u8 {
     ((sum + 0x8000) >> 16) as u8
 }
 
-/// `from` + factor · (`to` − `from`), cut off to a byte: Pillow's `Image.blend`.
+/// `from` + factor · (`to` − `from`), truncated to a byte: Pillow's `Image.blend`.
 #[inline(always)]
 fn blend(from: f32, to: u8, factor: f32) -> u8 {
     truncate(from + factor * (f32::from(to) - from))
 }
 
-/// Cuts off to a byte; below 0 and not-a-number are 0, above 255 is 255.
+/// Truncates to a byte; below 0 and NaN become 0, above 255 becomes 255.
 #[inline(always)]
 fn truncate(value: f32) -> u8 {
-    // Comparisons that a number which is none fails, in the form that is one instruction each.
+    // Comparisons that are false for NaN, in the form that compiles to one instruction each.
     let value = if value > 0.0 { value } else { 0.0 };
     let value = if value < 255.0 { value } else { 255.0 };
     // SAFETY: between 0 and 255.
@@ -91,7 +91,7 @@ multiversion! {
 /// Eight bits of hue lose colour, and so does Pillow: a published representation was trained on
 /// colours with this loss.
 pub fn hue(view: &mut Planes, shift: f32) {
-    // The shift in steps of hue, cut off towards zero, wrapping around the circle.
+    // The shift in steps of hue, truncated towards zero, wrapping around the circle.
     let steps = (f64::from(shift) * 255.0) as i32 as u8;
     let [red, green, blue] = view.channels_mut();
     turn_hue(red, green, blue, steps);
@@ -175,7 +175,7 @@ fn scale(value: i32, less: i32) -> i32 {
     unsafe { (product * (1.0 / 65025.0) + 0.5).to_int_unchecked::<i32>() }
 }
 
-/// `yes` or `no`, both of which are there already: nothing to jump over.
+/// `yes` or `no`, both of which are computed already: a selection without a branch.
 #[inline(always)]
 fn select(holds: bool, yes: i32, no: i32) -> i32 {
     if holds { yes } else { no }
@@ -255,7 +255,7 @@ mod tests {
         }
     }
 
-    /// Every colour once.
+    /// Every colour, once.
     fn every_colour() -> Planes {
         let mut samples = Vec::with_capacity(3 << 24);
         for channel in 0..3 {

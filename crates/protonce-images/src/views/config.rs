@@ -1,10 +1,11 @@
-//! What a view looks like: the settings and the two published recipes.
+//! What a view looks like: the settings, and those of the two published sets of augmentations.
 
+use crate::random::View;
 use crate::settings::{OutOfRange, Rule};
 
 crate::names! {
-    /// The order in which a recipe applies its operations.
-    pub enum Recipe: "recipe of views" {
+    /// Which augmentations make a view, and in which order.
+    pub enum Augmentations: "recipe of views" {
         /// Resized crop → grey → jitter → solarise → flip → normalise (MoCo v1, PCL v1).
         V1 = "v1",
         /// Resized crop → jitter → grey → blur → solarise → flip → normalise (MoCo v2, PCL v2).
@@ -22,7 +23,7 @@ crate::settings! {
         ["Views"]
         /// Random views: `v2` adds blur to `v1` and jitters four times out of five.
         #[serde(rename = "views")]
-        recipe: Recipe = Recipe::V2, named("views");
+        augmentations: Augmentations = Augmentations::V2, named("views");
 
         /// Side of a view in pixels.
         image_size: usize = 224, shown_as("PIXELS"), side();
@@ -61,7 +62,7 @@ crate::settings! {
 
         /// How often a view is blurred; 0 is better at 32 px.
         ///
-        /// Recipe v2 only.
+        /// Augmentations v2 only.
         blur_probability: f64 = 0.5, probability();
 
         /// Deviation of the blur in pixels.
@@ -153,6 +154,13 @@ fn local_crop_scale() -> [f64; 2] {
 }
 
 impl ViewConfig {
+    /// The random views of an image in pretraining: those of the query encoder and of the momentum
+    /// encoder, and as many small ones as are set.
+    pub fn pretraining_views(&self) -> Vec<View> {
+        let local = (0..self.local_views as u32).map(View::Local);
+        [View::Query, View::Key].into_iter().chain(local).collect()
+    }
+
     /// What the small views are like: everything but size and crop is that of the full ones.
     pub fn local(&self) -> ViewConfig {
         ViewConfig {
@@ -166,7 +174,7 @@ impl ViewConfig {
     /// The views of MoCo v1 and PCL v1.
     pub fn v1(image_size: usize) -> ViewConfig {
         ViewConfig {
-            recipe: Recipe::V1,
+            augmentations: Augmentations::V1,
             jitter: [0.4; 4],
             jitter_probability: 1.0,
             blur_probability: 0.0,
@@ -227,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn both_recipes_are_valid_and_survive_being_written() {
+    fn both_sets_of_augmentations_are_valid_and_survive_being_written() {
         for config in [ViewConfig::v1(224), ViewConfig::v2(32)] {
             config.validate().unwrap();
             let text = serde_json::to_string(&config).unwrap();

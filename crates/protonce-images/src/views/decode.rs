@@ -1,6 +1,6 @@
 //! Encoded bytes → 8-bit RGB pixels.
 //!
-//! Plain JPEGs, which nearly all are, have a reader of our own ([`super::jpeg`]: twice as fast, and to
+//! Plain JPEGs, which nearly all are, have their own reader ([`super::jpeg`]: twice as fast, and to
 //! the pixels of libjpeg). Other JPEGs go to `zune-jpeg`, other formats through `image`; pixels
 //! that were stored as they are (binary PPM, which packed files use) need no decoder.
 
@@ -25,7 +25,7 @@ const MAX_ALLOCATION: u64 = 512 << 20;
 /// A decoded image: 8-bit RGB, interleaved, row by row from the top left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
-    /// Pixels a row.
+    /// Pixels per row.
     pub width: usize,
     /// Rows.
     pub height: usize,
@@ -88,7 +88,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// [`decode`] into an existing image, whose memory is used again where possible.
+    /// [`decode`] into an existing image, whose memory is reused where possible.
     ///
     /// # Errors
     /// As [`decode`]; the image's contents are then unspecified.

@@ -24,8 +24,7 @@ pub fn view_grid(
     let side = config.image_size as u32;
     let local = if config.local_views > 0 { config.local_size as u32 } else { 0 };
     let row_height = side.max(local) + GAP;
-    let locals = (0..config.local_views as u32).map(View::Local);
-    let views: Vec<View> = [View::Query, View::Key].into_iter().chain(locals).collect();
+    let views = config.pretraining_views();
     let pair_width = 2 * (side + GAP) + config.local_views as u32 * (local + GAP);
     let rows = images.min(dataset.len());
     let mut picture = RgbImage::from_pixel(

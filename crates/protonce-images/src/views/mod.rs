@@ -1,8 +1,8 @@
 //! From bytes to the two random views of an image.
 //!
 //! Enters: encoded images from [`crate::data`]. Leaves: batches of normalised pixels, two random
-//! views an image for training (the query view and the key view, x_i augmented twice) or one centre
-//! crop for the expectation step and for evaluation.
+//! views per image for pretraining (the query view and the key view, x_i augmented twice), or one
+//! centre crop for the E-step and for evaluation.
 //!
 //! Every operation computes what Pillow and torchvision compute on 8-bit pixels, so that a
 //! representation learnt here can be compared with a published one: same resampling, same blur,
@@ -10,8 +10,8 @@
 //! it.
 //!
 //! The files follow a pixel: [`decode`] → parameters drawn ([`ViewParameters`]) → resize, colour,
-//! blur → [`Renderer`], which puts them in a recipe's order → [`Loader`], which does so for
-//! batches on several threads.
+//! blur → [`Renderer`], which applies them in the published order → [`Loader`], which
+//! does so for batches on several threads.
 
 mod blur;
 mod check;
@@ -32,10 +32,10 @@ mod stats;
 pub use blur::{BlurScratch, gaussian_blur};
 pub use check::{Broken, ClassCount, DataReport, Sizes, Spread, check};
 pub use color::{brightness, contrast, flip, grey, hue, saturation, solarise};
-pub use config::{Recipe, ViewConfig};
+pub use config::{Augmentations, ViewConfig};
 pub use decode::{DecodeError, Decoder, Image, MAX_PIXELS, decode};
 pub use grid::view_grid;
-pub use loader::{Batch, Loader, LoaderError, Unreadable};
+pub use loader::{Batch, Crops, Loader, LoaderError, LoaderOptions, Unreadable};
 pub use pack::{Encoding, PackOptions, PackReport, pack};
 pub use parameters::{Jitter, JitterStep, ViewParameters};
 pub use planes::Planes;

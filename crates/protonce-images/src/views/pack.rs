@@ -50,7 +50,7 @@ pub struct PackReport {
 /// Quality of the JPEGs that are made: artefacts stay below what the views' own rounding loses.
 const QUALITY: u8 = 95;
 
-/// Images a thread prepares between two appends to the file.
+/// Images that a thread prepares between two appends to the file.
 const WAVE: usize = 64;
 
 /// Packs `dataset` into the file `out`, going on where an interrupted attempt stopped.

@@ -23,10 +23,10 @@ pub struct Jitter {
 }
 
 impl Jitter {
-    /// Appends a step; a fifth has no place and is left out.
+    /// Appends a step; a fifth is left out.
     pub fn push(&mut self, step: JitterStep) {
-        if let Some(place) = self.steps.get_mut(self.count) {
-            *place = Some(step);
+        if let Some(next) = self.steps.get_mut(self.count) {
+            *next = Some(step);
             self.count += 1;
         }
     }
@@ -83,7 +83,7 @@ impl ViewParameters {
             .chance(config.blur_probability)
             .then(|| random.uniform(config.blur_sigma) as f32);
         let flip = random.chance(config.flip_probability);
-        // Last, so that a run without it draws what it drew before there was such a thing.
+        // Last, so that runs without it keep the numbers that they drew before it was added.
         let solarise = random.chance(config.solarise_probability);
         ViewParameters { crop, jitter, grey, blur, solarise, flip }
     }
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn crops_have_torchvisions_areas_shapes_and_places() {
+    fn crops_have_torchvisions_areas_shapes_and_positions() {
         // A range of areas that always fits, so that no try is rejected and the mean is known.
         let config = ViewConfig { crop_scale: [0.2, 0.6], ..ViewConfig::v2(32) };
         let (width, height) = (1000, 1000);
@@ -208,9 +208,9 @@ mod tests {
         let ratios = || draws.iter().map(|d| d.crop.width as f64 / d.crop.height as f64);
         assert!(ratios().all(|ratio| (0.745..1.34).contains(&ratio)));
         assert!(mean(ratios().map(f64::ln)).abs() < 0.005);
-        let place = |left: usize, free: usize| left as f64 / free as f64;
-        let left = mean(draws.iter().map(|d| place(d.crop.left, width - d.crop.width)));
-        let top = mean(draws.iter().map(|d| place(d.crop.top, height - d.crop.height)));
+        let position = |left: usize, free: usize| left as f64 / free as f64;
+        let left = mean(draws.iter().map(|d| position(d.crop.left, width - d.crop.width)));
+        let top = mean(draws.iter().map(|d| position(d.crop.top, height - d.crop.height)));
         assert!((left - 0.5).abs() < 0.01 && (top - 0.5).abs() < 0.01, "{left} {top}");
     }
 

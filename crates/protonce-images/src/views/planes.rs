@@ -1,13 +1,13 @@
-//! A view in the making.
+//! A view while it is being made: one plane of samples per channel.
 
 use super::Image;
 
-/// 8-bit samples, a plane a channel, row by row from the top left.
+/// 8-bit samples, one plane per channel, row by row from the top left.
 ///
 /// Operations on a view work on planes, where neighbours in memory are neighbours in the picture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Planes {
-    /// Samples a row.
+    /// Samples per row.
     pub width: usize,
     /// Rows of a plane.
     pub height: usize,

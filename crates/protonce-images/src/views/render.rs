@@ -1,23 +1,24 @@
-//! Puts the operations in a recipe's order.
+//! Makes a view: crops, resizes and augments a decoded image, in the published order.
 
 use super::blur::BlurScratch;
 use super::{
-    Image, JitterStep, Planes, Recipe, Resizer, ViewConfig, ViewParameters, brightness, contrast,
-    flip, gaussian_blur, grey, hue, saturation, solarise,
+    Augmentations, Image, JitterStep, Planes, Resizer, ViewConfig, ViewParameters, brightness,
+    contrast, flip, gaussian_blur, grey, hue, saturation, solarise,
 };
 use protonce_simd::multiversion;
 
-/// Makes views of decoded images; keeps its working memory between images, one a thread.
+/// Makes views of decoded images; keeps its working memory between images, so each thread has
+/// one.
 #[derive(Debug)]
 pub struct Renderer {
-    recipe: Recipe,
+    augmentations: Augmentations,
     image_size: usize,
     eval_resize: usize,
     resizer: Resizer,
     solarise_threshold: u8,
     view: Planes,
     scratch: BlurScratch,
-    /// Normalised value of every byte, a table a channel.
+    /// Normalised value of every byte, one table per channel.
     normalised: [[f32; 256]; 3],
 }
 
@@ -29,7 +30,7 @@ impl Renderer {
             std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std)
         });
         Renderer {
-            recipe: config.recipe,
+            augmentations: config.augmentations,
             image_size: config.image_size,
             eval_resize: config.eval_resize,
             resizer: Resizer::default(),
@@ -47,12 +48,12 @@ impl Renderer {
     pub fn training(&mut self, image: &Image, parameters: &ViewParameters) -> &Planes {
         let size = (self.image_size, self.image_size);
         self.resizer.resize(image, parameters.crop, size, &mut self.view);
-        match self.recipe {
-            Recipe::V1 => {
+        match self.augmentations {
+            Augmentations::V1 => {
                 self.grey(parameters);
                 self.jitter(parameters);
             }
-            Recipe::V2 => {
+            Augmentations::V2 => {
                 self.jitter(parameters);
                 self.grey(parameters);
                 if let Some(sigma) = parameters.blur {

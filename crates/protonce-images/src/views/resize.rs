@@ -1,7 +1,7 @@
 //! Crop and resize: Pillow's antialiased bilinear resampling, in its fixed point.
 //!
 //! Rows are resampled first, then columns, as in every Pillow up to 12, with which the published
-//! representations were trained. Pillow 13 turns the order round where the height shrinks more than
+//! representations were trained. Pillow 13 reverses the order where the height shrinks more than
 //! the width; its pixels then differ from these by one level at most.
 
 use super::{Image, Planes};
@@ -189,7 +189,7 @@ fn along_rows(taps: &Taps, sources: [&[u8]; 2], rows: &mut [u8]) {
 /// Two rows side by side, two taps at a time.
 ///
 /// Weights have more bits than the multiplication of pairs takes, so that each is cut in two and the
-/// sums are put together at the end.
+/// sums are added at the end.
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::*;
@@ -326,7 +326,7 @@ struct Taps {
     /// numbers: the upper bits of both, then the [`LOW_BITS`] lowest of both.
     split: Vec<[i32; 2]>,
     pairs: usize,
-    /// Bytes of a row of pixels that are read eight at a time, two pixels a step.
+    /// Bytes of a row of pixels that are read eight at a time, two pixels per step.
     reach: usize,
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::{Decoder, Image};
 use crate::data::Dataset;
 
-/// Images looked at: more move the third decimal no longer.
+/// Images looked at: more of them no longer change the third decimal.
 const ENOUGH: usize = 10_000;
 
 /// Mean and standard deviation of red, green and blue, scaled to [0, 1], over all pixels of at most
@@ -25,23 +25,23 @@ pub fn measure_stats(dataset: &Dataset, threads: usize) -> Option<([f64; 3], [f6
                 let (mut decoder, mut image) = (Decoder::default(), Image::default());
                 let mut bytes = Vec::new();
                 loop {
-                    let place = next.fetch_add(1, Ordering::Relaxed);
-                    if place >= count {
+                    let position = next.fetch_add(1, Ordering::Relaxed);
+                    if position >= count {
                         return;
                     }
-                    let index = place * dataset.len() / count;
+                    let index = position * dataset.len() / count;
                     let readable = dataset.read(index, &mut bytes).is_ok()
                         && decoder.decode(&bytes, &mut image).is_ok();
                     if readable {
                         let found = of_image(&image);
-                        moments.lock().unwrap_or_else(|error| error.into_inner())[place] =
+                        moments.lock().unwrap_or_else(|error| error.into_inner())[position] =
                             Some(found);
                     }
                 }
             });
         }
     });
-    // Added up in the order of the images, whichever thread was first.
+    // Added up in the order of the images, no matter which thread was first.
     let moments = moments.into_inner().unwrap_or_else(|error| error.into_inner());
     let (mut sums, mut images) = ([[0.0; 2]; 3], 0.0);
     for image in moments.into_iter().flatten() {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use image::{Rgb, RgbImage};
 use protonce_images::data::Dataset;
 use protonce_images::views::{
-    Batch, Loader, LoaderError, Renderer, View, ViewConfig, ViewParameters, ViewRandom, check,
-    decode,
+    Batch, Crops, Loader, LoaderError, LoaderOptions, Renderer, View, ViewConfig, ViewParameters,
+    ViewRandom, check, decode,
 };
 use tempfile::TempDir;
 
@@ -40,20 +40,38 @@ fn batches(loader: Loader) -> Vec<Batch> {
     loader.map(|batch| batch.unwrap()).collect()
 }
 
+/// The pretraining views of `views` in epoch `epoch`.
+fn random(
+    dataset: &Arc<Dataset>,
+    views: ViewConfig,
+    batches: Vec<Vec<usize>>,
+    (seed, epoch): (u64, u64),
+    threads: usize,
+) -> Loader {
+    let crops = Crops::Random { seed, epoch, views: views.pretraining_views() };
+    let options = LoaderOptions { views, batches, crops, threads };
+    Loader::new(Arc::clone(dataset), options).unwrap()
+}
+
+/// Centre crops.
+fn centre(
+    dataset: &Arc<Dataset>,
+    views: ViewConfig,
+    batches: Vec<Vec<usize>>,
+    threads: usize,
+) -> Result<Loader, LoaderError> {
+    let options = LoaderOptions { views, batches, crops: Crops::Centre, threads };
+    Loader::new(Arc::clone(dataset), options)
+}
+
 fn training(dataset: &Arc<Dataset>, plan: Vec<Vec<usize>>, seed: u64, epoch: u64) -> Vec<Batch> {
-    batches(
-        Loader::training(Arc::clone(dataset), ViewConfig::v2(16), plan, seed, epoch, 2).unwrap(),
-    )
+    batches(random(dataset, ViewConfig::v2(16), plan, (seed, epoch), 2))
 }
 
 #[test]
 fn batches_are_bit_identical_whatever_the_number_of_threads() {
     let (_folder, dataset) = pictures(23);
-    let run = |threads| {
-        let plan = plan(23, 5);
-        let config = ViewConfig::v2(16);
-        batches(Loader::training(Arc::clone(&dataset), config, plan, 7, 3, threads).unwrap())
-    };
+    let run = |threads| batches(random(&dataset, ViewConfig::v2(16), plan(23, 5), (7, 3), threads));
     let once = run(1);
     assert_eq!(once.len(), 5);
     assert_eq!(once[4].indices.len(), 3);
@@ -94,15 +112,14 @@ fn views_are_what_the_renderer_makes() {
     let mut expected = vec![0.0; 24 * 24 * 3];
 
     let plan = vec![vec![3]];
-    let loader = Loader::evaluation(Arc::clone(&dataset), config.clone(), plan.clone(), 1).unwrap();
+    let loader = centre(&dataset, config.clone(), plan.clone(), 1).unwrap();
     let batch = &batches(loader)[0];
     assert_eq!(batch.views.len(), 1);
     renderer.evaluation(&image);
     renderer.normalise_into(&mut expected);
     assert!(batch.views[0] == expected);
 
-    let loader = Loader::training(dataset, config.clone(), plan, 9, 8, 1).unwrap();
-    let batch = &batches(loader)[0];
+    let batch = &batches(random(&dataset, config.clone(), plan, (9, 8), 1))[0];
     for (number, view) in [View::Query, View::Key].into_iter().enumerate() {
         let mut random = ViewRandom::new(9, 8, 3, view);
         let parameters = ViewParameters::draw(&config, image.width, image.height, &mut random);
@@ -111,6 +128,28 @@ fn views_are_what_the_renderer_makes() {
         assert!(batch.views[number] == expected);
         let first = (f32::from(pixel) / 255.0 - 0.485) / 0.229;
         assert!((expected[0] - first).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn the_views_asked_for_are_made_and_small_ones_kept_apart() {
+    let (_folder, dataset) = pictures(6);
+    let views = ViewConfig { local_views: 2, local_size: 8, ..ViewConfig::v2(16) };
+    let whole = batches(random(&dataset, views.clone(), vec![vec![4, 1]], (7, 3), 2)).remove(0);
+    assert_eq!((whole.views.len(), whole.local_views.len()), (2, 2));
+    assert!(whole.local_views.iter().all(|view| view.len() == 2 * 8 * 8 * 3));
+    assert!(whole.local_views[0] != whole.local_views[1]);
+
+    // Each is the same without the others, in any order, and whatever memory it is made in.
+    let asked = vec![View::Local(1), View::Key];
+    let crops = Crops::Random { seed: 7, epoch: 3, views: asked };
+    let options = LoaderOptions { views, batches: vec![vec![4, 1]; 9], crops, threads: 2 };
+    let mut loader = Loader::new(dataset, options).unwrap();
+    while let Some(batch) = loader.next() {
+        let batch = batch.unwrap();
+        assert!(batch.views == whole.views[1..]);
+        assert!(batch.local_views == whole.local_views[1..]);
+        loader.recycle(batch);
     }
 }
 
@@ -147,8 +186,7 @@ fn a_dropped_loader_leaves_no_thread_behind() {
     let (_folder, dataset) = pictures(6);
     for taken in [0, 1, 3] {
         let plan = vec![vec![0, 1, 2, 3, 4, 5]; 10_000];
-        let config = ViewConfig::v2(16);
-        let mut loader = Loader::training(Arc::clone(&dataset), config, plan, 0, 0, 4).unwrap();
+        let mut loader = random(&dataset, ViewConfig::v2(16), plan, (0, 0), 4);
         for _ in 0..taken {
             loader.next().unwrap().unwrap();
         }
@@ -162,7 +200,7 @@ fn a_dropped_loader_leaves_no_thread_behind() {
 fn a_finished_loader_stays_finished() {
     let (_folder, dataset) = pictures(2);
     let plan = vec![vec![0], vec![], vec![1]];
-    let mut loader = Loader::evaluation(dataset, ViewConfig::v2(8), plan, 3).unwrap();
+    let mut loader = centre(&dataset, ViewConfig::v2(8), plan, 3).unwrap();
     assert_eq!(loader.next().unwrap().unwrap().indices, [0]);
     let empty = loader.next().unwrap().unwrap();
     assert!(empty.indices.is_empty() && empty.views == [Vec::<f32>::new()]);
@@ -174,8 +212,7 @@ fn a_finished_loader_stays_finished() {
 fn recycled_memory_leaves_no_trace() {
     let (_folder, dataset) = pictures(11);
     let fresh = training(&dataset, plan(11, 4), 5, 0);
-    let config = ViewConfig::v2(16);
-    let mut loader = Loader::training(Arc::clone(&dataset), config, plan(11, 4), 5, 0, 2).unwrap();
+    let mut loader = random(&dataset, ViewConfig::v2(16), plan(11, 4), (5, 0), 2);
     let mut count = 0;
     while let Some(batch) = loader.next() {
         let batch = batch.unwrap();
@@ -190,9 +227,7 @@ fn recycled_memory_leaves_no_trace() {
 #[test]
 fn what_cannot_be_loaded_is_refused_at_the_start() {
     let (_folder, dataset) = pictures(2);
-    let start = |config, index| {
-        Loader::evaluation(Arc::clone(&dataset), config, vec![vec![0], vec![index]], 1)
-    };
+    let start = |config, index| centre(&dataset, config, vec![vec![0], vec![index]], 1);
     let error = start(ViewConfig::v2(16), 2).unwrap_err();
     assert!(matches!(error, LoaderError::IndexOutOfRange { index: 2, length: 2 }), "{error}");
     let error = start(ViewConfig { image_size: 0, ..ViewConfig::v2(16) }, 1).unwrap_err();
@@ -261,6 +296,6 @@ fn real_classes_are_found_and_loaded() {
     assert_eq!((dataset.len(), dataset.classes().len()), (50_000, 10));
     let some = Arc::new(dataset.per_class(3));
     assert_eq!(some.len(), 30);
-    let loader = Loader::training(some, ViewConfig::v2(32), plan(30, 8), 0, 0, 2).unwrap();
+    let loader = random(&some, ViewConfig::v2(32), plan(30, 8), (0, 0), 2);
     assert!(batches(loader).iter().all(|batch| batch.unreadable.is_empty()));
 }

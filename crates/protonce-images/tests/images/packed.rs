@@ -7,7 +7,8 @@ use std::sync::Arc;
 use image::{Rgb, RgbImage};
 use protonce_images::data::{DataError, Dataset};
 use protonce_images::views::{
-    Encoding, Loader, PackOptions, PackReport, ViewConfig, check, decode, measure_stats, pack,
+    Crops, Encoding, Loader, LoaderOptions, PackOptions, PackReport, ViewConfig, check, decode,
+    measure_stats, pack,
 };
 use tempfile::TempDir;
 
@@ -44,9 +45,11 @@ fn pack_all(dataset: &Dataset, out: &Path, options: PackOptions) -> PackReport {
 fn a_packed_file_gives_the_same_views_as_what_it_was_made_from() {
     let (_folder, images, out) = pictures(30);
     let views = |dataset: Dataset| {
-        let plan = vec![(0..dataset.len()).collect()];
-        let loader =
-            Loader::training(Arc::new(dataset), ViewConfig::v2(24), plan, 3, 1, 2).unwrap();
+        let views = ViewConfig::v2(24);
+        let crops = Crops::Random { seed: 3, epoch: 1, views: views.pretraining_views() };
+        let batches = vec![(0..dataset.len()).collect()];
+        let options = LoaderOptions { views, batches, crops, threads: 2 };
+        let loader = Loader::new(Arc::new(dataset), options).unwrap();
         loader.map(|batch| batch.unwrap().views).collect::<Vec<_>>()
     };
     for options in [JPEG, RAW] {

@@ -10,7 +10,9 @@ use crate::encoder::{Encoder, Output, extract_batches, image_tensor};
 use crate::tensors::{TensorError, values};
 use crate::weights::{Weights, checksum};
 use protonce_images::data::Dataset;
-use protonce_images::views::{DecodeError, Loader, Renderer, ViewConfig, decode};
+use protonce_images::views::{
+    Crops, DecodeError, Loader, LoaderOptions, Renderer, ViewConfig, decode,
+};
 
 /// How to embed.
 #[derive(Debug, Clone)]
@@ -64,9 +66,9 @@ pub fn embed(
     let mut partial = Partial::open(out, &provenance)?;
     let rest: Vec<usize> = (partial.images()..dataset.len()).collect();
     let batches = rest.chunks(provenance.batch_size).map(<[usize]>::to_vec).collect();
-    let views = weights.views.clone();
-    let loader =
-        Loader::evaluation(Arc::new(dataset.clone()), views, batches, options.loader_threads);
+    let (views, threads) = (weights.views.clone(), options.loader_threads);
+    let centre = LoaderOptions { views, batches, crops: Crops::Centre, threads };
+    let loader = Loader::new(Arc::new(dataset.clone()), centre);
     progress(partial.images());
     extract_batches(encoder, &mut loader?, options.output, |batch, rows| {
         // None where not one image of the batch is readable.

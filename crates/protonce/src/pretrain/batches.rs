@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use protonce_images::data::Dataset;
-use protonce_images::views::{Batch, Loader, LoaderError};
+use protonce_images::views::{Batch, Crops, Loader, LoaderError, LoaderOptions};
 use protonce_run::Config;
 use tch::Device;
 
@@ -97,5 +97,7 @@ pub(super) fn evaluation_loader(
 ) -> Result<Loader, LoaderError> {
     let batches = images.chunks(config.batch_size).map(<[usize]>::to_vec).collect();
     let threads = config.view_threads(device.is_cuda());
-    Loader::evaluation(dataset.clone(), config.views.clone(), batches, threads)
+    let views = config.views.clone();
+    let options = LoaderOptions { views, batches, crops: Crops::Centre, threads };
+    Loader::new(dataset.clone(), options)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use protonce_images::data::Dataset;
-use protonce_images::views::{Loader, Unreadable};
+use protonce_images::views::{Crops, Loader, LoaderOptions, Unreadable};
 use protonce_run::{Config, Event, Observer, Progress, Task};
 use tch::{Device, Tensor};
 
@@ -152,14 +152,14 @@ impl<'a, 'b> Run<'a, 'b> {
             let kept = batch.iter().filter(|index| !self.unreadable.contains_key(index));
             kept.copied().collect()
         };
-        let loader = Loader::training(
-            self.dataset.clone(),
-            self.config.views.clone(),
-            batches[self.step..].iter().map(readable).collect(),
-            self.config.seed,
-            epoch as u64,
-            self.config.view_threads(self.device.is_cuda()),
-        )?;
+        let views = self.config.views.pretraining_views();
+        let options = LoaderOptions {
+            views: self.config.views.clone(),
+            batches: batches[self.step..].iter().map(readable).collect(),
+            crops: Crops::Random { seed: self.config.seed, epoch: epoch as u64, views },
+            threads: self.config.view_threads(self.device.is_cuda()),
+        };
+        let loader = Loader::new(self.dataset.clone(), options)?;
         Ok(Batches::new(loader, batches.len()))
     }
 

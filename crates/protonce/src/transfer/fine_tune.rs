@@ -12,7 +12,7 @@ use super::supervised::each_batch;
 use super::{FrozenEncoder, SupervisedProgress, SupervisedSgd, TransferError};
 use crate::encoder::{BatchStats, Encoder, EncoderError, Sgd};
 use protonce_images::data::Dataset;
-use protonce_images::views::Loader;
+use protonce_images::views::{Crops, Loader, LoaderOptions};
 use protonce_run::{EncoderConfig, Head};
 
 /// How fine-tuning goes; the defaults are the paper's (its appendix on implementation details): 20
@@ -137,8 +137,9 @@ impl FineTuned {
         let device = self.network.parameters().theta().device();
         let indices: Vec<usize> = (0..images.len()).collect();
         let batches = indices.chunks(batch_size.max(1)).map(<[usize]>::to_vec).collect();
-        let loader =
-            Loader::evaluation(Arc::new(images.clone()), start.views().clone(), batches, 0)?;
+        let views = start.views().clone();
+        let options = LoaderOptions { views, batches, crops: Crops::Centre, threads: 0 };
+        let loader = Loader::new(Arc::new(images.clone()), options)?;
         let (mut scores, mut truth) = (Vec::new(), Vec::new());
         each_batch(loader, labels, device, observe, &mut |pixels, labels| {
             scores.push(self.network.scores(&pixels, BatchStats::Running));

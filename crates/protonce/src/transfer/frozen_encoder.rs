@@ -14,7 +14,7 @@ use crate::encoder::{Encoder, Extracted, Output, Precision, extract};
 use crate::tensors;
 use crate::weights::Weights;
 use protonce_images::data::Dataset;
-use protonce_images::views::{Loader, ViewConfig};
+use protonce_images::views::{Crops, Loader, LoaderOptions, ViewConfig};
 use protonce_run::EncoderConfig;
 
 /// An encoder whose weights no longer change, with the size and normalisation of the images it wants.
@@ -110,8 +110,9 @@ impl FrozenEncoder {
         }
         let indices: Vec<usize> = (0..images.len()).collect();
         let batches = indices.chunks(batch_size.max(1)).map(<[usize]>::to_vec).collect();
-        let mut loader =
-            Loader::evaluation(Arc::new(images.clone()), self.views.clone(), batches, 0)?;
+        let views = self.views.clone();
+        let options = LoaderOptions { views, batches, crops: Crops::Centre, threads: 0 };
+        let mut loader = Loader::new(Arc::new(images.clone()), options)?;
         let extracted = extract(&self.encoder, &mut loader, output, progress)?;
         if extracted.images.is_empty() {
             return Err(TransferError::NoFeatures { name: name() });

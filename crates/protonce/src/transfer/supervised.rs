@@ -13,8 +13,8 @@ use super::TransferError;
 use crate::encoder::image_tensor;
 use protonce_images::batches;
 use protonce_images::data::Dataset;
-use protonce_images::random::{Purpose, generator};
-use protonce_images::views::{Loader, Unreadable, ViewConfig};
+use protonce_images::random::{Purpose, View, generator};
+use protonce_images::views::{Crops, Loader, LoaderOptions, Unreadable, ViewConfig};
 
 /// How gradient descent on labels goes.
 #[derive(Debug, Clone)]
@@ -75,7 +75,10 @@ impl SupervisedSgd {
         for epoch in 0..self.epochs {
             let batches = self.batches(images.len(), epoch);
             let data = Arc::new(images.clone());
-            let loader = Loader::single(data, views.clone(), batches, self.seed, epoch as u64, 0)?;
+            let query = vec![View::Query];
+            let crops = Crops::Random { seed: self.seed, epoch: epoch as u64, views: query };
+            let options = LoaderOptions { views: views.clone(), batches, crops, threads: 0 };
+            let loader = Loader::new(data, options)?;
             let rate = self.rate(epoch);
             let mut loss = Tensor::zeros([], (Kind::Double, device));
             let mut observe_once = |progress: SupervisedProgress| {

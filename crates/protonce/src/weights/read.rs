@@ -10,7 +10,7 @@ use super::recognise::{Recognised, recognise};
 use super::{Card, Weights, WeightsError, pth, run, safetensors};
 use crate::encoder::Precision;
 use crate::tensors::NamedTensors;
-use protonce_images::views::{Recipe, ViewConfig};
+use protonce_images::views::{Augmentations, ViewConfig};
 use protonce_run::{EncoderConfig, Head, Stem};
 
 /// What a file of weights does not say, said by the one who imports it.
@@ -86,7 +86,9 @@ fn usual_views(encoder: &EncoderConfig, image_size: Option<usize>) -> ViewConfig
     };
     let views = ViewConfig::v2(image_size.unwrap_or(usual));
     match encoder.head {
-        Head::Linear => ViewConfig { recipe: Recipe::V1, ..ViewConfig::v1(views.image_size) },
+        Head::Linear => {
+            ViewConfig { augmentations: Augmentations::V1, ..ViewConfig::v1(views.image_size) }
+        }
         _ => views,
     }
 }

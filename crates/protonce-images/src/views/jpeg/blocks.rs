@@ -69,7 +69,7 @@ fn transpose(rows: &[Lanes; 8]) -> [Lanes; 8] {
     std::array::from_fn(|y| std::array::from_fn(|x| rows[x][y]))
 }
 
-/// The same arithmetic with hand-made transpositions, for which compilers find no shuffles.
+/// The same arithmetic with transpositions written by hand, for which compilers find no shuffles.
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::*;

@@ -2,7 +2,7 @@
 
 use super::blocks::NATURAL_ORDER;
 
-/// Bits a table looks at at once. Most codes together with the bits of their value fit in.
+/// Bits that a table is indexed with. Most codes together with the bits of their value fit in.
 const LOOK: u32 = 10;
 
 /// A Huffman table of coefficients.
@@ -16,11 +16,11 @@ pub(super) struct Table {
     offsets: [i32; 17],
     symbols: [u8; 256],
     is_ac: bool,
-    /// What the table was made from, so that the same again costs nothing.
+    /// What the table was made from, so that defining it once more costs nothing.
     definition: Vec<u8>,
 }
 
-/// A decoded symbol; four bytes, since the address of the next is what decoding waits for.
+/// A decoded symbol; four bytes, since decoding is bound by the latency of looking up the next.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(4))]
 struct Entry {
@@ -35,7 +35,7 @@ struct Entry {
     step: u8,
 }
 
-/// A step that leads past every block.
+/// A step past the end of any block.
 const END: u8 = 0xff;
 
 impl Entry {
@@ -63,7 +63,7 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Takes on the codes of a definition: sixteen counts, then the symbols.
+    /// Builds the table from a definition: sixteen counts, then the symbols.
     pub(super) fn define(&mut self, definition: &[u8], is_ac: bool) -> Option<()> {
         if self.definition == definition {
             return Some(());
@@ -140,9 +140,9 @@ impl Bits {
         self.position * 8 <= end * 8 + self.count as usize
     }
 
-    /// Makes sure of 56 bits, more than two codes and their values have.
+    /// Refills the window to at least 56 bits, more than two codes and their values have.
     ///
-    /// Without asking whether they are there already: a branch that goes either way costs more.
+    /// Without checking whether they are there already: an unpredictable branch costs more.
     #[inline(always)]
     fn fill(&mut self, bytes: &[u8]) -> Option<()> {
         // Past the end of the scan there are sixteen bytes of zeros and then nothing.

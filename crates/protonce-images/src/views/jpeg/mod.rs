@@ -1,15 +1,15 @@
 //! The plain JPEG, decoded quickly: to the very pixels of libjpeg, and only where they are wanted.
 //!
 //! Nearly every photograph in nearly every data set is a baseline JPEG in one scan. For these, half
-//! the time of making views would be spent in a general decoder. What is different here: escapes are
-//! taken out of the entropy-coded bytes before they are decoded, so that bits are read without a
-//! branch; a table look-up yields a whole coefficient, run, value and all; tables are kept from image
+//! the time of making views would be spent in a general decoder. What is different here: escape
+//! bytes are removed from the entropy-coded bytes before these are decoded, so that bits are read
+//! without a branch; one table look-up yields a whole coefficient, run and value; tables are kept from image
 //! to image, since files of one camera or program share theirs; and of blocks that no crop touches
 //! the coefficients are read but no pixel is computed.
 //!
 //! Everything else (progressive, arithmetic, four components, several scans, odd samplings, damage of
-//! any kind) makes [`Reader::decode`] return none, and a general decoder has its turn, which then is
-//! also the one to say what is wrong.
+//! any kind) makes [`Reader::decode`] return none. A general decoder then reads the file, or says what
+//! is wrong with it.
 //!
 //! Source: ITU-T T.81. The arithmetic of [`blocks`] and [`samples`] is that of the Independent JPEG
 //! Group's "slow integer" transform, triangle upsampling and fixed-point colour conversion, which are
@@ -148,8 +148,8 @@ impl Reader {
     }
 
     fn read_tables(&mut self, mut body: &[u8], seen: &mut [[bool; 4]; 2]) -> Option<()> {
-        while let Some((&place, rest)) = body.split_first() {
-            let (class, number) = (usize::from(place >> 4), usize::from(place & 15));
+        while let Some((&slot, rest)) = body.split_first() {
+            let (class, number) = (usize::from(slot >> 4), usize::from(slot & 15));
             let counts = rest.first_chunk::<16>()?;
             let symbols = counts.iter().map(|&count| usize::from(count)).sum::<usize>();
             let definition = rest.get(..16 + symbols)?;
@@ -162,7 +162,7 @@ impl Reader {
 
     /// The pixels in `part` of the image that `header` begins; those elsewhere are unspecified.
     ///
-    /// None when the file turns out not to be plain or whole.
+    /// None when the file turns out to be damaged or not plain.
     pub(super) fn decode(
         &mut self,
         bytes: &[u8],
@@ -183,7 +183,7 @@ impl Reader {
         if self.entropy.ends.len() != (across * down).div_ceil(interval) {
             return None;
         }
-        // A block takes two bits at least: a file that claims to be huge has to be large.
+        // A block takes two bits at least: a file that claims many pixels has many bytes.
         let blocks = header.components().iter().map(|c| c.horizontal * c.vertical).sum::<usize>();
         if across * down * blocks > self.entropy.bytes.len() * 4 {
             return None;
@@ -221,7 +221,7 @@ impl Reader {
         for y in 0..down {
             for x in 0..across {
                 if left_in_interval == 0 {
-                    // Whatever was read past an interval's end were another's bits.
+                    // Bits that were read past an interval's end belong to the next interval.
                     if !bits.within(begin) {
                         return None;
                     }
@@ -312,21 +312,21 @@ impl Header {
             return None;
         }
         self.component_count = usize::from(count);
-        let places = self.components.get_mut(..usize::from(count))?;
-        for (place, component) in places.iter_mut().zip(components.chunks_exact(3)) {
-            *place = Component {
-                id: component[0],
-                horizontal: usize::from(component[1] >> 4),
-                vertical: usize::from(component[1] & 15),
-                quantisation: usize::from(component[2]),
+        let read = self.components.get_mut(..usize::from(count))?;
+        for (component, bytes) in read.iter_mut().zip(components.chunks_exact(3)) {
+            *component = Component {
+                id: bytes[0],
+                horizontal: usize::from(bytes[1] >> 4),
+                vertical: usize::from(bytes[1] & 15),
+                quantisation: usize::from(bytes[2]),
                 ..Component::default()
             };
-            if place.quantisation > 3 {
+            if component.quantisation > 3 {
                 return None;
             }
         }
         // The samplings that are in use; a lone component has no use for any.
-        match places {
+        match read {
             [grey] => (grey.horizontal, grey.vertical) = (1, 1),
             [luma, blue, red] => {
                 let twice = |side| matches!(side, 1 | 2);
@@ -341,9 +341,9 @@ impl Header {
     }
 
     fn read_quantisation(&mut self, mut body: &[u8], seen: &mut [bool; 4]) -> Option<()> {
-        while let Some((&place, rest)) = body.split_first() {
-            let Quantisation(table) = self.quantisation.get_mut(usize::from(place & 15))?;
-            let used = match place >> 4 {
+        while let Some((&slot, rest)) = body.split_first() {
+            let Quantisation(table) = self.quantisation.get_mut(usize::from(slot & 15))?;
+            let used = match slot >> 4 {
                 0 => {
                     let values = rest.get(..64)?;
                     table.iter_mut().zip(values).for_each(|(to, &from)| *to = from.into());
@@ -357,7 +357,7 @@ impl Header {
                 }
                 _ => return None,
             };
-            seen[usize::from(place & 15)] = true;
+            seen[usize::from(slot & 15)] = true;
             body = &rest[used..];
         }
         Some(())

@@ -15,7 +15,7 @@ pub(super) struct Converter {
 
 impl Converter {
     /// Writes the pixels in `part`; the first plane has the image's size, the others the same or
-    /// half of it on either side.
+    /// half of it in width, height or both.
     pub(super) fn convert(
         &mut self,
         planes: &[Plane],
@@ -126,7 +126,7 @@ multiversion! {
 }
 
 multiversion! {
-    /// The same of sums that are four times as large.
+    /// The same for sums that are four times as large.
     fn widen_sums(sums: &[u16], output: &mut [u8]) {
         let last = sums.len() - 1;
         output[0] = ((sums[0] * 4 + 8) >> 4) as u8;

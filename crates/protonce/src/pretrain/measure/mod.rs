@@ -26,7 +26,7 @@ use crate::profile::{self, Kernel, Part, PartTime};
 use crate::prototypes::Prototypes;
 use crate::world::World;
 use protonce_images::data::Dataset;
-use protonce_images::views::{Batch, Loader};
+use protonce_images::views::{Batch, Crops, Loader, LoaderOptions};
 use protonce_run::{Config, Method, Observer, Progress, Task};
 
 /// What was measured of a training step. Times are seconds of wall time.
@@ -206,15 +206,14 @@ fn loader(
     batches: usize,
 ) -> Result<Loader, PretrainError> {
     let images: Vec<usize> = (0..dataset.len()).cycle().take(batches * config.batch_size).collect();
-    let plan = images.chunks(config.batch_size).map(<[usize]>::to_vec).collect();
-    Ok(Loader::training(
-        dataset.clone(),
-        config.views.clone(),
-        plan,
-        config.seed,
-        0,
-        config.view_threads(device.is_cuda()),
-    )?)
+    let views = config.views.pretraining_views();
+    let options = LoaderOptions {
+        views: config.views.clone(),
+        batches: images.chunks(config.batch_size).map(<[usize]>::to_vec).collect(),
+        crops: Crops::Random { seed: config.seed, epoch: 0, views },
+        threads: config.view_threads(device.is_cuda()),
+    };
+    Ok(Loader::new(dataset.clone(), options)?)
 }
 
 /// Seconds to make a batch's views while nothing else runs, and the last batch.
