@@ -66,10 +66,10 @@ function bytesOf(base64) {
 const words = (base64) => new Uint32Array(bytesOf(base64).buffer);
 const halves = (base64) => new Uint16Array(bytesOf(base64).buffer);
 
-/** Unpacks what a discovery says of its images. */
-function unpack(discovery) {
-  const table = discovery.table;
-  discovery.images_shown = {
+/** Unpacks what an analysis says of its images. */
+function unpack(analysis) {
+  const table = analysis.table;
+  analysis.images_shown = {
     count: table.count,
     names: table.names,
     index: words(table.index),
@@ -78,11 +78,11 @@ function unpack(discovery) {
     x: halves(table.x),
     y: halves(table.y),
   };
-  discovery.table = null;
+  analysis.table = null;
   // Where each prototype stands in the lists of those that are described.
-  discovery.position = discovery.granularities.map(
+  analysis.position = analysis.granularities.map(
     (granularity) => new Map(granularity.prototypes.map((prototype, at) => [prototype.id, at])));
-  return discovery;
+  return analysis;
 }
 
 // ── Theme ─────────────────────────────────────────────────────────────────────────────────────
@@ -132,13 +132,13 @@ function sheetPlace(run, place) {
 }
 
 function nameOf(run, place) {
-  const shown = run.discovery.images_shown;
+  const shown = run.analysis.images_shown;
   return shown.names[place] || `image ${shown.index[place]}`;
 }
 
 function labelOf(run, place) {
-  const label = run.discovery.images_shown.label;
-  return label && label[place] !== NONE ? run.discovery.classes[label[place]] : null;
+  const label = run.analysis.images_shown.label;
+  return label && label[place] !== NONE ? run.analysis.classes[label[place]] : null;
 }
 
 /** A thumbnail. `quiet` ones are decoration beside a text that says the same. */
@@ -152,7 +152,7 @@ function tile(run, place, { quiet = false, tip = true } = {}) {
   if (!pictured(run, place)) {
     element.classList.add("none");
   } else if (content.live) {
-    const source = liveUrl(run, run.discovery.images_shown.index[place]);
+    const source = liveUrl(run, run.analysis.images_shown.index[place]);
     const picture = el("img", { loading: "lazy", decoding: "async", alt: "", src: source });
     picture.addEventListener("error", () => { picture.remove(); element.classList.add("none"); });
     element.append(picture);

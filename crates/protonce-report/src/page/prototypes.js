@@ -2,7 +2,7 @@
 
 /** What a prototype is called: by its commonest label, where there are labels. */
 function prototypeName(run, m, id) {
-  const { granularities, position, classes } = run.discovery;
+  const { granularities, position, classes } = run.analysis;
   const at = position[m].get(id);
   const labels = at === undefined ? [] : granularities[m].prototypes[at].labels;
   return labels.length ? `${classes[labels[0][0]]} · #${id}` : `prototype #${id}`;
@@ -11,7 +11,7 @@ function prototypeName(run, m, id) {
 const purityOf = (prototype) => (prototype.labels.length ? prototype.labels[0][1] / prototype.size : 0);
 
 function prototypeCard(run, m, prototype, { tiles = 8, note = null, open }) {
-  const label = prototype.labels.length ? run.discovery.classes[prototype.labels[0][0]] : null;
+  const label = prototype.labels.length ? run.analysis.classes[prototype.labels[0][0]] : null;
   const share = purityOf(prototype);
   const title = label ?? `#${prototype.id}`;
   const said = `${label ? `${label}, ${Math.round(100 * share)} percent, ` : ""}prototype ${prototype.id}, ${plural(prototype.size, "image", "images")}${note ? `, ${note}` : ""}. Open it.`;
@@ -33,7 +33,7 @@ class Gallery {
     this.label = "";
     this.shown = 24;
     this.path = [];
-    const { granularities, classes } = run.discovery;
+    const { granularities, classes } = run.analysis;
     this.levels = segments("Granularity, from coarse to fine",
       granularities.map((granularity) => count(granularity.count)), 0,
       (m) => { this.m = m; this.shown = 24; this.path = []; this.draw(); });
@@ -59,7 +59,7 @@ class Gallery {
   }
 
   draw() {
-    const granularity = this.run.discovery.granularities[this.m];
+    const granularity = this.run.analysis.granularities[this.m];
     const orders = {
       size: () => 0,
       tight: (a, b) => a.concentration - b.concentration || b.size - a.size,
@@ -96,7 +96,7 @@ class Gallery {
   drawWalk() {
     if (!this.path.length) return this.walk.replaceChildren();
     const { run } = this;
-    const { granularities, classes, position } = run.discovery;
+    const { granularities, classes, position } = run.analysis;
     const [m, id] = this.path[this.path.length - 1];
     const granularity = granularities[m];
     const prototype = granularity.prototypes[position[m].get(id)];

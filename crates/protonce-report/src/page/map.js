@@ -28,7 +28,7 @@ const css = ([r, g, b]) => `rgb(${r} ${g} ${b})`;
 class ImageMap {
   constructor(run) {
     this.run = run;
-    const { images_shown: shown, granularities, classes } = run.discovery;
+    const { images_shown: shown, granularities, classes } = run.analysis;
     this.shown = shown;
     const places = [];
     for (let i = 0; i < shown.count; i++) if (shown.x[i] !== 0xffff) places.push(i);
