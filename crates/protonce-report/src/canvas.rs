@@ -4,19 +4,19 @@ use ab_glyph::{Font, FontRef, ScaleFont, point};
 use image::RgbImage;
 use tiny_skia::{Color, LineCap, LineJoin, Paint, PathBuilder, Pixmap, Stroke, Transform};
 
-use super::ReportError;
+use crate::ReportError;
 
 /// Red, green and blue, 0 to 255.
-pub(super) type Colour = [u8; 3];
+pub(crate) type Colour = [u8; 3];
 
-pub(super) const WHITE: Colour = [255, 255, 255];
-pub(super) const INK: Colour = [28, 28, 30];
-pub(super) const FADED_INK: Colour = [96, 96, 102];
-pub(super) const HAIRLINE: Colour = [222, 222, 226];
+pub(crate) const WHITE: Colour = [255, 255, 255];
+pub(crate) const INK: Colour = [28, 28, 30];
+pub(crate) const FADED_INK: Colour = [96, 96, 102];
+pub(crate) const HAIRLINE: Colour = [222, 222, 226];
 
 /// Which point of a text `x` is.
 #[derive(Clone, Copy)]
-pub(super) enum Align {
+pub(crate) enum Align {
     Left,
     Centre,
     Right,
@@ -24,21 +24,21 @@ pub(super) enum Align {
 
 /// How a line is stroked.
 #[derive(Clone, Copy)]
-pub(super) struct Pen {
-    pub(super) colour: Colour,
+pub(crate) struct Pen {
+    pub(crate) colour: Colour,
     /// Pixels.
-    pub(super) width: f32,
+    pub(crate) width: f32,
 }
 
 /// A white picture to draw on. Places and sizes are in pixels, from the top left corner.
-pub(super) struct Canvas {
+pub(crate) struct Canvas {
     // Every pixel stays opaque, so premultiplied and plain colours are the same thing.
     pixels: Pixmap,
     font: FontRef<'static>,
 }
 
 impl Canvas {
-    pub(super) fn new(width: u32, height: u32) -> Result<Canvas, ReportError> {
+    pub(crate) fn new(width: u32, height: u32) -> Result<Canvas, ReportError> {
         let mut pixels = Pixmap::new(width, height).ok_or(ReportError::Size { width, height })?;
         pixels.fill(Color::WHITE);
         let font = FontRef::try_from_slice(epaint_default_fonts::UBUNTU_LIGHT)
@@ -47,7 +47,7 @@ impl Canvas {
     }
 
     /// The finished picture.
-    pub(super) fn finish(self) -> RgbImage {
+    pub(crate) fn finish(self) -> RgbImage {
         let (width, height) = (self.pixels.width(), self.pixels.height());
         RgbImage::from_fn(width, height, |x, y| {
             let pixel = self.pixels.pixel(x, y);
@@ -56,7 +56,7 @@ impl Canvas {
     }
 
     /// How many pixels `text` takes across.
-    pub(super) fn text_width(&self, text: &str, size: f32) -> f32 {
+    pub(crate) fn text_width(&self, text: &str, size: f32) -> f32 {
         let font = self.font.as_scaled(size);
         let mut previous = None;
         let mut width = 0.0;
@@ -69,7 +69,7 @@ impl Canvas {
     }
 
     /// `text`, or its beginning and an ellipsis where it is wider than `width` pixels.
-    pub(super) fn fitted(&self, text: &str, size: f32, width: f32) -> String {
+    pub(crate) fn fitted(&self, text: &str, size: f32, width: f32) -> String {
         if self.text_width(text, size) <= width {
             return text.to_owned();
         }
@@ -84,7 +84,7 @@ impl Canvas {
     }
 
     /// Writes one line of text; `y` is its baseline.
-    pub(super) fn text(
+    pub(crate) fn text(
         &mut self,
         text: &str,
         (x, y): (f32, f32),
@@ -127,7 +127,7 @@ impl Canvas {
     }
 
     /// Joins points by straight lines; a single point becomes a dot.
-    pub(super) fn line(&mut self, points: &[(f32, f32)], pen: Pen) {
+    pub(crate) fn line(&mut self, points: &[(f32, f32)], pen: Pen) {
         let Some((&first, rest)) = points.split_first() else { return };
         if rest.is_empty() {
             self.dot(first, pen.width, pen.colour);
@@ -151,7 +151,7 @@ impl Canvas {
     }
 
     /// Fills a circle.
-    pub(super) fn dot(&mut self, (x, y): (f32, f32), radius: f32, colour: Colour) {
+    pub(crate) fn dot(&mut self, (x, y): (f32, f32), radius: f32, colour: Colour) {
         if let Some(circle) = PathBuilder::from_circle(x, y, radius) {
             self.pixels.fill_path(
                 &circle,
@@ -164,7 +164,7 @@ impl Canvas {
     }
 
     /// Copies an image with its top left corner at `(x, y)`; what hangs over the edge is cut.
-    pub(super) fn image(&mut self, image: &RgbImage, (x, y): (u32, u32)) {
+    pub(crate) fn image(&mut self, image: &RgbImage, (x, y): (u32, u32)) {
         let (width, height) = (self.pixels.width(), self.pixels.height());
         let data = self.pixels.data_mut();
         for (across, down, pixel) in image.enumerate_pixels() {

@@ -1,9 +1,9 @@
-//! How many clusters: objective and silhouette against their number.
+//! A picture of how many clusters to choose: objective and silhouette against their number.
 
 use image::RgbImage;
 
-use super::ReportError;
-use super::canvas::{Align, Canvas, Colour, FADED_INK, HAIRLINE, INK, Pen};
+use crate::ReportError;
+use crate::canvas::{Align, Canvas, Colour, FADED_INK, HAIRLINE, INK, Pen};
 
 const WIDTH: u32 = 900;
 const LEFT: f32 = 110.0;
@@ -16,7 +16,7 @@ const VERMILION: Colour = [213, 94, 0];
 
 /// One clustering of the same embeddings.
 #[derive(Debug, Clone, Copy)]
-pub struct Choice {
+pub struct ClusterCount {
     /// Clusters.
     pub clusters: i64,
     /// Mean squared distance to the centroid.
@@ -26,14 +26,14 @@ pub struct Choice {
 }
 
 /// Which of the numbers.
-type Value = fn(&Choice) -> f64;
+type Value = fn(&ClusterCount) -> f64;
 
 /// Draws `choices`, given by growing number of clusters, on a logarithmic axis: the objective always
 /// falls, and bends where clusters begin to be cut in two; the silhouette peaks there.
 ///
 /// # Errors
 /// [`ReportError::Size`] or [`ReportError::Font`] when nothing can be drawn.
-pub fn cluster_choice(choices: &[Choice]) -> Result<RgbImage, ReportError> {
+pub fn cluster_choice(choices: &[ClusterCount]) -> Result<RgbImage, ReportError> {
     let mut canvas = Canvas::new(WIDTH, 660)?;
     canvas.text("Number of clusters", (LEFT, 40.0), 26.0, INK, Align::Left);
     let panels: [(&str, Colour, Value); 2] = [
@@ -51,7 +51,7 @@ fn draw_panel(
     top: f32,
     name: &str,
     colour: Colour,
-    choices: &[Choice],
+    choices: &[ClusterCount],
     value: Value,
 ) {
     let bounds = |numbers: &mut dyn Iterator<Item = f64>| {
@@ -63,7 +63,7 @@ fn draw_panel(
     let across = bounds(&mut choices.iter().map(|choice| (choice.clusters as f64).ln()));
     let (low, high) = bounds(&mut choices.iter().map(value));
     let bottom = top + PANEL_HEIGHT;
-    let x = |choice: &Choice| {
+    let x = |choice: &ClusterCount| {
         let share = ((choice.clusters as f64).ln() - across.0) / (across.1 - across.0);
         LEFT + share as f32 * (RIGHT - LEFT)
     };
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn every_choice_is_a_dot_in_both_panels() {
-        let choice = |clusters| Choice {
+        let choice = |clusters| ClusterCount {
             clusters,
             objective: 1.0 / clusters as f64,
             silhouette: 0.5 - (clusters as f64 - 8.0).abs() / 100.0,

@@ -6,7 +6,7 @@ use protonce_run::{Config, ConfigError};
 
 /// The `protonce pretrain` command of these settings: the preset that is nearest to them, and a flag
 /// for every setting that differs from it.
-pub(super) fn command(config: &Config, out: &str) -> Result<String, ConfigError> {
+pub(crate) fn command(config: &Config, out: &str) -> Result<String, ConfigError> {
     let settings = config.table()?;
     let mut best: Option<(&str, Vec<(String, Value)>)> = None;
     for preset in ["v2", "v1", "small"] {
@@ -42,7 +42,7 @@ fn flags(preset: &str, settings: &Table) -> Result<Vec<(String, Value)>, ConfigE
 }
 
 /// A setting as it is typed.
-pub(super) fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(text).collect::<Vec<_>>().join(","),

@@ -1,3 +1,5 @@
+//! Why a report cannot be made or shown, each time with what was expected and what to do.
+
 use std::path::PathBuf;
 
 /// Why a report could not be made or shown.
@@ -20,14 +22,9 @@ pub enum ReportError {
         /// What the system or the encoder said.
         source: std::io::Error,
     },
-    /// A file that should hold tensors is damaged or of another format.
-    #[error("{} is not a whole safetensors file ({source}); make it again", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What the reader said.
-        source: safetensors::SafeTensorError,
-    },
+    /// A file of tensors cannot be read, is damaged, or holds others than expected.
+    #[error(transparent)]
+    Tensors(#[from] protonce_run::TensorFileError),
     /// The file holds no prototypes, as after a run that never took an expectation step.
     #[error(
         "{} holds no prototypes; only a run with prototypes that got past its warm-up epochs has any",
@@ -50,20 +47,8 @@ pub enum ReportError {
         /// How many there are.
         present: usize,
     },
-    /// A tensor is missing, or of another type or shape than its neighbours call for.
-    #[error("{}: tensor {name} should be {expected} but is {found}", path.display())]
-    Tensor {
-        /// The file.
-        path: PathBuf,
-        /// The tensor's name.
-        name: String,
-        /// Type and shape that fit.
-        expected: String,
-        /// Type and shape that were found, or "missing".
-        found: String,
-    },
-    /// The labels are not one an image.
-    #[error("{labels} labels were given for {images} images; give one an image")]
+    /// There is not one label per image.
+    #[error("{labels} labels were given for {images} images; give one per image")]
     LabelCount {
         /// Labels given.
         labels: usize,
@@ -90,9 +75,9 @@ pub enum ReportError {
         /// The data argument.
         data: String,
     },
-    /// The run's settings.
+    /// The run's folder.
     #[error(transparent)]
-    Run(#[from] crate::pretrain::RunError),
+    Run(#[from] protonce_run::RunError),
     /// The run's settings.
     #[error(transparent)]
     Config(#[from] protonce_run::ConfigError),
@@ -103,6 +88,7 @@ pub enum ReportError {
     #[error("cannot encode the page: {0}")]
     Encode(String),
     /// No address to serve at.
+    #[cfg(feature = "serve")]
     #[error("cannot listen at {address}: {source}; choose another --port, or 0 for any free one")]
     Listen {
         /// The address asked for.
@@ -111,6 +97,7 @@ pub enum ReportError {
         source: std::io::Error,
     },
     /// The server stopped.
+    #[cfg(feature = "serve")]
     #[error("the server at {address} stopped: {source}; start it again")]
     Serve {
         /// Where it was.

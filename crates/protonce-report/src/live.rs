@@ -1,6 +1,6 @@
 //! The page while training goes on: a small server that reads the logs of runs as they grow.
 //!
-//! It answers four addresses and nothing else: the page, the events, a run's newest discovery and
+//! It answers four addresses and nothing else: the page, the events, a run's newest analysis and
 //! an image as a thumbnail. Runs and images are asked for by number, so that no path ever comes
 //! from outside; what is read must lie in the run's folder or the data's, wherever links lead; and
 //! images leave as pixels encoded anew, never as the bytes of a file.
@@ -24,12 +24,15 @@ use futures_util::stream::unfold;
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
-use super::ReportError;
-use super::analysis::{Discovered, Limits, discover};
-use super::history::{Change, History, Log, Place, Update};
-use super::page::{Source, live_page, nonce, policy};
-use super::thumbnails::{jpeg, thumbnail};
 use protonce_images::data::lies_within;
+use protonce_run::{EventFollower, LogChange, events_file, prototypes_folder};
+
+use crate::ReportError;
+use crate::analysis::{Analysed, Limits, analyse};
+use crate::history::{History, HistoryCursor, HistoryUpdate};
+use crate::page::{live_page, nonce, policy};
+use crate::reported_run::ReportedRun;
+use crate::thumbnails::{jpeg, thumbnail};
 
 /// Between two looks at the logs.
 const LOOK: Duration = Duration::from_millis(400);
@@ -64,15 +67,15 @@ struct Served {
 }
 
 struct ServedRun {
-    source: Source,
+    reported: ReportedRun,
     history: Mutex<History>,
-    analysis: Mutex<Made>,
+    analysis: Mutex<NewestAnalysis>,
 }
 
-/// The newest discovery of a run.
+/// The newest analysis of a run.
 #[derive(Default)]
-struct Made {
-    /// Counts discoveries; 0 before the first.
+struct NewestAnalysis {
+    /// Counts analyses; 0 before the first.
     version: u64,
     json: Bytes,
     /// Why the newest could not be made.
@@ -88,10 +91,10 @@ struct Made {
 pub fn serve(options: ServeOptions, ready: impl FnOnce(SocketAddr)) -> Result<(), ReportError> {
     let mut runs = Vec::new();
     for run in &options.runs {
-        let source = Source::open(run, options.data.as_deref())?;
-        source.view()?;
+        let reported = ReportedRun::open(run, options.data.as_deref())?;
+        reported.view()?;
         let (history, analysis) = (Mutex::default(), Mutex::default());
-        runs.push(ServedRun { source, history, analysis });
+        runs.push(ServedRun { reported, history, analysis });
     }
     let served = Arc::new(Served {
         runs,
@@ -113,7 +116,7 @@ pub fn serve(options: ServeOptions, ready: impl FnOnce(SocketAddr)) -> Result<()
         let bound = listener.local_addr().map_err(stopped)?;
         let (watched, mapped) = (served.clone(), served.clone());
         std::thread::spawn(move || watch_logs(&watched));
-        std::thread::spawn(move || make_discoveries(&mapped, options.map));
+        std::thread::spawn(move || make_analyses(&mapped, options.map));
         ready(bound);
         axum::serve(listener, routes(served)).await.map_err(stopped)
     })
@@ -169,7 +172,7 @@ async fn with_safe_headers(request: Request, next: Next) -> Response {
 
 async fn page(State(served): State<Arc<Served>>) -> Response {
     let nonce = nonce();
-    let views: Result<Vec<_>, _> = served.runs.iter().map(|run| run.source.view()).collect();
+    let views: Result<Vec<_>, _> = served.runs.iter().map(|run| run.reported.view()).collect();
     match views.and_then(|views| live_page(views, &nonce)) {
         Ok(page) => {
             let headers = [
@@ -188,40 +191,41 @@ async fn page(State(served): State<Arc<Served>>) -> Response {
 struct News<'a> {
     run: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    history: Option<Update<'a>>,
+    history: Option<HistoryUpdate<'a>>,
     analysis: u64,
     problem: Option<String>,
 }
 
-/// A page's place in everything.
+/// A page that is told what is new, and what it has of each run: the history up to a cursor, a version
+/// of the analysis, and the problem with the newest.
 struct Reader {
     served: Arc<Served>,
     news: watch::Receiver<u64>,
-    places: Vec<(Option<Place>, u64, Option<String>)>,
+    known: Vec<(Option<HistoryCursor>, u64, Option<String>)>,
 }
 
 impl Reader {
     /// What the page does not have yet, as JSON; none when there is nothing.
     fn next(&mut self) -> Option<String> {
         let mut messages = Vec::new();
-        for (number, (run, place)) in self.served.runs.iter().zip(&mut self.places).enumerate() {
+        for (number, (run, known)) in self.served.runs.iter().zip(&mut self.known).enumerate() {
             let history = lock(&run.history);
             let made = lock(&run.analysis);
-            let (points, version, problem) = &*place;
+            let (cursor, version, problem) = &*known;
             let end = history.end();
-            if *points == Some(end) && *version == made.version && *problem == made.problem {
+            if *cursor == Some(end) && *version == made.version && *problem == made.problem {
                 continue;
             }
-            let (update, _) = history.since(points.unwrap_or_default());
+            let (update, _) = history.since(cursor.unwrap_or_default());
             let news = News {
                 run: number,
-                history: (*points != Some(end)).then_some(update),
+                history: (*cursor != Some(end)).then_some(update),
                 analysis: made.version,
                 problem: made.problem.clone(),
             };
             // Numbers and text always have a JSON form.
             messages.extend(serde_json::to_string(&news).ok());
-            *place = (Some(end), made.version, made.problem.clone());
+            *known = (Some(end), made.version, made.problem.clone());
         }
         (!messages.is_empty()).then(|| format!("[{}]", messages.join(",")))
     }
@@ -230,8 +234,8 @@ impl Reader {
 async fn events(
     State(served): State<Arc<Served>>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let places = served.runs.iter().map(|_| (None, 0, None)).collect();
-    let reader = Reader { news: served.news.subscribe(), served, places };
+    let known = served.runs.iter().map(|_| (None, 0, None)).collect();
+    let reader = Reader { news: served.news.subscribe(), served, known };
     let stream = unfold((reader, true), |(mut reader, first)| async move {
         if !first {
             tokio::time::sleep(MESSAGE).await;
@@ -269,7 +273,7 @@ async fn image(
         .parse()
         .ok()
         .and_then(|run: usize| served.runs.get(run))
-        .and_then(|run| run.source.dataset.clone());
+        .and_then(|run| run.reported.dataset.clone());
     let (Some(dataset), Ok(index)) = (dataset, image.parse::<usize>()) else {
         return StatusCode::NOT_FOUND.into_response();
     };
@@ -294,18 +298,18 @@ async fn image(
     }
 }
 
-/// Reads the logs again and again, and tells the pages when there was something new.
+/// Reads what is new in the logs for as long as the process lives, and tells the pages when there was something new.
 fn watch_logs(served: &Served) {
-    let mut logs: Vec<Log> =
-        served.runs.iter().map(|run| Log::new(&run.source.run.join("events.jsonl"))).collect();
+    let mut logs: Vec<EventFollower> =
+        served.runs.iter().map(|run| EventFollower::new(&run.reported.run)).collect();
     loop {
         for (run, log) in served.runs.iter().zip(&mut logs) {
-            if !lies_within(&run.source.run, &run.source.run.join("events.jsonl")) {
+            if !lies_within(&run.reported.run, &events_file(&run.reported.run)) {
                 continue;
             }
-            let change = log.read(&mut lock(&run.history));
+            let change = lock(&run.history).follow(log);
             // A log that cannot be read now may be there again at the next look.
-            if matches!(change, Ok(Change::Grew | Change::Restarted)) {
+            if matches!(change, Ok(LogChange::Grew | LogChange::Restarted)) {
                 served.news.send_modify(|count| *count += 1);
             }
         }
@@ -314,9 +318,9 @@ fn watch_logs(served: &Served) {
 }
 
 /// Looks at every new expectation step, one run after another.
-fn make_discoveries(served: &Served, map: usize) {
+fn make_analyses(served: &Served, map: usize) {
     let limits = Limits { map, prototypes: 6000, changes: 64, thumbnails: usize::MAX };
-    let mut made: Vec<Option<u32>> = vec![None; served.runs.len()];
+    let mut made: Vec<Option<usize>> = vec![None; served.runs.len()];
     loop {
         for (run, made) in served.runs.iter().zip(&mut made) {
             let newest = lock(&run.history).newest_expectation();
@@ -324,10 +328,10 @@ fn make_discoveries(served: &Served, map: usize) {
                 continue;
             }
             *made = newest;
-            let found = match is_whole(&run.source.run) {
-                true => discover(
-                    &run.source.run,
-                    run.source.dataset.as_ref(),
+            let found = match is_whole(&run.reported.run) {
+                true => analyse(
+                    &run.reported.run,
+                    run.reported.dataset.as_ref(),
                     limits,
                     &mut |_, _, _| {},
                 )
@@ -336,7 +340,7 @@ fn make_discoveries(served: &Served, map: usize) {
             };
             let json = match found {
                 Ok(None) => continue,
-                Ok(Some(Discovered { analysis, .. })) => {
+                Ok(Some(Analysed { analysis, .. })) => {
                     serde_json::to_vec(&analysis).map_err(|error| error.to_string())
                 }
                 Err(problem) => Err(problem),
@@ -345,7 +349,7 @@ fn make_discoveries(served: &Served, map: usize) {
             match json {
                 Ok(json) => {
                     let version = kept.version + 1;
-                    *kept = Made { version, json: json.into(), problem: None };
+                    *kept = NewestAnalysis { version, json: json.into(), problem: None };
                 }
                 // What was found before stays on show.
                 Err(problem) => kept.problem = Some(problem),
@@ -359,7 +363,7 @@ fn make_discoveries(served: &Served, map: usize) {
 
 /// Whether no link leads from the run's prototypes out of its folder.
 fn is_whole(run: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(run.join("prototypes")) else { return false };
+    let Ok(entries) = std::fs::read_dir(prototypes_folder(run)) else { return false };
     entries.flatten().all(|entry| lies_within(run, &entry.path()))
 }
 

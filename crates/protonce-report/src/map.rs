@@ -1,85 +1,21 @@
-//! The neighbourhood of embeddings: who is nearest to whom, and a plane in which neighbours stay
-//! together.
+//! A plane in which embeddings that are near each other stay together.
 //!
-//! Neighbours are exact. The plane is t-SNE's, by the crate `bhtsne`, whose interpolation
-//! (FIt-SNE) takes the same time for each further point and which can be given neighbours.
+//! It is t-SNE's, by the crate `bhtsne`, whose interpolation (FIt-SNE) takes the same time for each
+//! further point and which can be given neighbours. It begins with the plane of the two widest
+//! directions. Without the feature `map` there is none.
 
-use tch::{Device, Kind, Tensor};
+#[cfg(feature = "map")]
+use faer::{Mat, MatRef, Side};
 
-/// The nearest rows of every row.
-pub(super) struct Neighbours {
-    /// Neighbours of each row.
-    pub(super) count: usize,
-    /// [rows, count], the nearest first, the row itself left out.
-    pub(super) rows: Vec<u32>,
-    /// Cosine similarity: [rows, count].
-    pub(super) similarities: Vec<f32>,
-}
-
-impl Neighbours {
-    /// Most neighbours that are looked for: three times the map's perplexity.
-    const MOST: usize = 45;
-
-    /// Finds them among `embeddings`, f32 [rows, dim], of length 1 each.
-    pub(super) fn of(embeddings: &[f32], dim: usize) -> Neighbours {
-        // Similarities held at a time: a block of rows against all.
-        const BLOCK: usize = 1 << 24;
-        let count = embeddings.len() / dim.max(1);
-        let nearest = Self::MOST.min(count.saturating_sub(1));
-        let mut found = Neighbours {
-            count: nearest,
-            rows: Vec::with_capacity(count * nearest),
-            similarities: Vec::with_capacity(count * nearest),
-        };
-        if nearest == 0 {
-            return found;
-        }
-        let _guard = tch::no_grad_guard();
-        let all = Tensor::from_slice(embeddings).view([count as i64, dim as i64]);
-        let block = (BLOCK / count).max(1);
-        for start in (0..count).step_by(block) {
-            let length = block.min(count - start);
-            let part = all.narrow(0, start as i64, length as i64);
-            // One more than wanted: a row is its own nearest.
-            let (similarity, row) = part.matmul(&all.tr()).topk(nearest as i64 + 1, 1, true, true);
-            let (similarity, row) = (values::<f32>(&similarity), values::<i64>(&row));
-            for (place, (similarities, rows)) in
-                similarity.chunks(nearest + 1).zip(row.chunks(nearest + 1)).enumerate()
-            {
-                let own = (start + place) as i64;
-                // Among many equals it may not be among the nearest at all.
-                let skip = rows.iter().position(|&row| row == own).unwrap_or(nearest);
-                for (position, (&similarity, &row)) in similarities.iter().zip(rows).enumerate() {
-                    if position != skip {
-                        found.rows.push(row as u32);
-                        found.similarities.push(similarity);
-                    }
-                }
-            }
-        }
-        found
-    }
-
-    /// Neighbours of one row with their similarity.
-    pub(super) fn of_row(&self, row: usize) -> impl Iterator<Item = (usize, f32)> + '_ {
-        let range = row * self.count..(row + 1) * self.count;
-        let rows = self.rows[range.clone()].iter().map(|&row| row as usize);
-        rows.zip(self.similarities[range].iter().copied())
-    }
-}
-
-fn values<T: tch::kind::Element + Copy + Default>(tensor: &Tensor) -> Vec<T> {
-    let mut values = vec![T::default(); tensor.numel()];
-    tensor.contiguous().copy_data(&mut values, tensor.numel());
-    values
-}
+use crate::neighbours::Neighbours;
 
 /// Lays rows out in the plane, near ones together: (x, y) of each, from 0 to 1 within the square
 /// that holds them all. None for fewer than ten rows, or when all are the same. Another call gives
 /// another map of the same neighbourhoods: forces are added up in parallel, in no fixed order.
 ///
 /// `progress` is told the share that is done, from 0 to 1.
-pub(super) fn lay_out(
+#[cfg(feature = "map")]
+pub(crate) fn lay_out(
     embeddings: &[f32],
     dim: usize,
     neighbours: &Neighbours,
@@ -110,24 +46,56 @@ pub(super) fn lay_out(
     within_unit_square(&tsne.embedding())
 }
 
-/// The rows in the plane of their two widest directions, small, as t-SNE wants its start.
+/// No map: this build has none.
+#[cfg(not(feature = "map"))]
+pub(crate) fn lay_out(
+    _embeddings: &[f32],
+    _dim: usize,
+    _neighbours: &Neighbours,
+    _progress: &mut dyn FnMut(f64),
+) -> Option<Vec<(f32, f32)>> {
+    None
+}
+
+/// The rows in the plane of their two widest directions (PCA), small, as t-SNE wants its start: x and y
+/// of each. The same rows give the same bits. None when all rows are the same.
+#[cfg(feature = "map")]
 fn principal_plane(embeddings: &[f32], dim: usize) -> Option<Vec<f32>> {
-    let _guard = tch::no_grad_guard();
-    let rows = Tensor::from_slice(embeddings).view([-1, dim as i64]);
-    let centred = &rows - rows.mean_dim([0].as_slice(), true, Kind::Float);
-    let spread = centred.tr().matmul(&centred).to_kind(Kind::Double);
-    let (_, directions) = spread.f_linalg_eigh("L").ok()?;
-    let widest = directions.narrow(1, (dim as i64 - 2).max(0), 2.min(dim as i64));
-    let plane = centred.matmul(&widest.to_kind(Kind::Float)).to_device(Device::Cpu);
-    let plane = match dim {
-        1 => Tensor::cat(&[&plane, &plane.zeros_like()], 1),
-        _ => plane,
-    };
-    let plane = &plane * (1e-4 / plane.std(false).double_value(&[]));
-    let plane = values::<f32>(&plane);
+    /// Spread of the plane's coordinates.
+    const SPREAD: f64 = 1e-4;
+    let count = embeddings.len() / dim;
+    let rows = MatRef::from_row_major_slice(embeddings, count, dim);
+    let means: Vec<f64> = (0..dim)
+        .map(|column| (0..count).map(|row| f64::from(rows[(row, column)])).sum::<f64>() / count as f64)
+        .collect();
+    let centred = Mat::from_fn(count, dim, |row, column| f64::from(rows[(row, column)]) - means[column]);
+    let mut covariance = Mat::zeros(dim, dim);
+    faer::linalg::matmul::matmul(
+        covariance.as_mut(),
+        faer::Accum::Replace,
+        centred.transpose(),
+        centred.as_ref(),
+        1.0,
+        faer::Par::Seq,
+    );
+    // By rising spread.
+    let directions = covariance.self_adjoint_eigen(Side::Lower).ok()?;
+    let directions = directions.U();
+    let mut plane = vec![0.0; 2 * count];
+    for (axis, direction) in (dim.saturating_sub(2)..dim).enumerate() {
+        for (row, point) in plane.chunks_exact_mut(2).enumerate() {
+            point[axis] =
+                (0..dim).map(|column| centred[(row, column)] * directions[(column, direction)]).sum();
+        }
+    }
+    let mean = plane.iter().sum::<f64>() / plane.len() as f64;
+    let variance = plane.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / plane.len() as f64;
+    let plane: Vec<f32> =
+        plane.iter().map(|value| (value * (SPREAD / variance.sqrt())) as f32).collect();
     plane.iter().all(|value| value.is_finite()).then_some(plane)
 }
 
+#[cfg(feature = "map")]
 fn within_unit_square(plane: &[f32]) -> Option<Vec<(f32, f32)>> {
     let points = plane.as_chunks::<2>().0;
     let range = |axis: usize| {
@@ -144,34 +112,10 @@ fn within_unit_square(plane: &[f32]) -> Option<Vec<(f32, f32)>> {
     Some(points.iter().map(|p| (0.5 + (p[0] - x) / side, 0.5 + (p[1] - y) / side)).collect())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "map"))]
 mod tests {
     use super::*;
-
-    /// Points around three corners of a cube, `each` at every corner.
-    fn corners(each: usize) -> Vec<f32> {
-        let mut rows = Vec::new();
-        for row in 0..3 * each {
-            let mut point =
-                [0.03 * (row % 7) as f32, 0.02 * (row % 5) as f32, 0.01 * (row % 3) as f32];
-            point[row / each] += 1.0;
-            let length = point.iter().map(|value| value * value).sum::<f32>().sqrt();
-            rows.extend(point.map(|value| value / length));
-        }
-        rows
-    }
-
-    #[test]
-    fn neighbours_are_the_nearest_others() {
-        let rows = corners(60);
-        let neighbours = Neighbours::of(&rows, 3);
-        assert_eq!(neighbours.count, Neighbours::MOST);
-        for row in 0..180 {
-            let near: Vec<(usize, f32)> = neighbours.of_row(row).collect();
-            assert!(near.iter().all(|&(other, _)| other != row && other / 60 == row / 60));
-            assert!(near.windows(2).all(|pair| pair[0].1 >= pair[1].1));
-        }
-    }
+    use crate::neighbours::tests::corners;
 
     #[test]
     fn the_map_keeps_groups_together() {
@@ -190,10 +134,35 @@ mod tests {
     }
 
     #[test]
+    fn the_first_plane_is_that_of_the_two_widest_directions_and_always_the_same() {
+        // Wide along (3, 4, 0) / 5, half as wide along the third axis, narrow across both.
+        let rows: Vec<f32> = (0..400)
+            .flat_map(|row| {
+                let angle = f64::from(row) * std::f64::consts::TAU / 400.0;
+                let (far, near) = (2.0 * angle.cos(), angle.sin());
+                let across = 0.01 * (7.0 * angle).sin();
+                [0.6 * far - 0.8 * across, 0.8 * far + 0.6 * across, near].map(|v| v as f32 + 5.0)
+            })
+            .collect();
+        let plane = principal_plane(&rows, 3).unwrap();
+        // The widest direction is the second coordinate; signs are free.
+        let scale = 1e-4 / (1.25f32).sqrt();
+        for (row, point) in plane.chunks_exact(2).enumerate() {
+            let angle = row as f32 * std::f32::consts::TAU / 400.0;
+            let expected = [angle.sin().abs() * scale, 2.0 * angle.cos().abs() * scale];
+            for (found, expected) in point.iter().zip(expected) {
+                assert!((found.abs() - expected).abs() < 2e-6, "{row}: {found}, not {expected}");
+            }
+        }
+        assert_eq!(plane, principal_plane(&rows, 3).unwrap());
+        let line: Vec<f32> = (0..20u8).map(f32::from).collect();
+        assert!(principal_plane(&line, 1).unwrap().chunks_exact(2).all(|point| point[1] == 0.0));
+    }
+
+    #[test]
     fn rows_that_are_all_the_same_or_too_few_have_no_map() {
         let same = [1.0, 0.0].repeat(50);
         let neighbours = Neighbours::of(&same, 2);
-        assert!((0..50).all(|row| neighbours.of_row(row).all(|(other, _)| other != row)));
         assert!(lay_out(&same, 2, &neighbours, &mut |_| {}).is_none());
         assert!(lay_out(&[1.0, 0.0], 2, &Neighbours::of(&[1.0, 0.0], 2), &mut |_| {}).is_none());
     }

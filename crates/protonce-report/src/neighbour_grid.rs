@@ -2,9 +2,9 @@
 
 use image::RgbImage;
 
-use super::ReportError;
-use super::canvas::{Align, Canvas, FADED_INK, INK, Pen};
-use super::thumbnails::{fit, unreadable};
+use crate::ReportError;
+use crate::canvas::{Align, Canvas, FADED_INK, INK, Pen};
+use crate::thumbnails::{fit, unreadable};
 
 const MARGIN: u32 = 24;
 const GAP: u32 = 12;

@@ -1,4 +1,4 @@
-//! The largest prototypes, each with the images nearest to it.
+//! A picture of the largest prototypes, each with the images nearest to it.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -6,10 +6,10 @@ use std::path::Path;
 
 use image::RgbImage;
 
-use super::ReportError;
-use super::canvas::{Align, Canvas, FADED_INK, HAIRLINE, INK, Pen};
-use super::expectation::{Expectation, largest_first, nearest_first};
-use super::thumbnails::{fit, unreadable};
+use crate::ReportError;
+use crate::canvas::{Align, Canvas, FADED_INK, HAIRLINE, INK, Pen};
+use crate::expectation_step::{ExpectationStep, largest_first, members_of, nearest_first};
+use crate::thumbnails::{fit, unreadable};
 
 const MARGIN: u32 = 24;
 const GAP: u32 = 6;
@@ -72,8 +72,7 @@ struct Row {
 ///
 /// # Errors
 ///
-/// [`ReportError::Read`], [`ReportError::Damaged`] or [`ReportError::Tensor`] when a file cannot
-/// be read or is not as above; [`ReportError::NoPrototypes`] when it holds no granularity (method
+/// [`ReportError::Tensors`] when a file cannot be read or is not as above; [`ReportError::NoPrototypes`] when it holds no granularity (method
 /// `moco`, or warm-up epochs only); [`ReportError::NoSuchGranularity`];
 /// [`ReportError::LabelCount`]; [`ReportError::Size`] for a picture too large to make.
 pub fn prototype_grid<E>(
@@ -82,7 +81,7 @@ pub fn prototype_grid<E>(
     labels: Option<Labels<'_>>,
     mut image: impl FnMut(usize) -> Result<RgbImage, E>,
 ) -> Result<RgbImage, ReportError> {
-    let step = Expectation::read(prototypes)?;
+    let step = ExpectationStep::read(prototypes)?;
     let Some(granularity) = step.granularities.get(grid.granularity) else {
         let (path, present) = (prototypes.to_owned(), step.granularities.len());
         return Err(ReportError::NoSuchGranularity { path, asked: grid.granularity, present });
@@ -94,7 +93,7 @@ pub fn prototype_grid<E>(
         return Err(ReportError::LabelCount { labels, images });
     }
     let similarities = step.similarities(|_, _| {})?;
-    let mut members = granularity.members();
+    let mut members = members_of(granularity);
     let mut order = largest_first(&members);
     order.truncate(grid.rows);
     let rows: Vec<Row> = order
@@ -142,7 +141,7 @@ pub fn prototype_grid<E>(
 
 fn draw_title(
     canvas: &mut Canvas,
-    step: &Expectation,
+    step: &ExpectationStep,
     grid: &PrototypeGrid,
     (shown, nearest_first): (usize, bool),
     labelled: bool,
@@ -151,7 +150,7 @@ fn draw_title(
     let granularity = &step.granularities[grid.granularity];
     let epoch = step.epoch.map_or(String::new(), |epoch| format!(", epoch {epoch}"));
     let title =
-        format!("The {shown} largest of {} prototypes{epoch}", thousands(granularity.count));
+        format!("The {shown} largest of {} prototypes{epoch}", thousands(granularity.count()));
     canvas.text(&title, (left, 42.0), 22.0, INK, Align::Left);
 
     let order = if nearest_first { "nearest first" } else { "in order of index" };
@@ -236,55 +235,28 @@ fn thousands(number: usize) -> String {
 mod tests {
     use super::*;
     use image::Rgb;
-    use safetensors::tensor::{Dtype, TensorView};
+    use protonce_run::{
+        Granularity, PrototypesFile, RawTensor, TensorFileError, embeddings_file, prototypes_file,
+        prototypes_folder, write_embeddings,
+    };
     use std::convert::Infallible;
     use std::fs;
     use std::path::PathBuf;
 
-    use super::super::canvas::WHITE;
-
-    type Tensor = (Dtype, Vec<usize>, Vec<u8>);
-
-    fn view(dtype: Dtype, shape: &[usize], bytes: Vec<u8>) -> Tensor {
-        (dtype, shape.to_vec(), bytes)
-    }
-
-    fn float_bytes(values: &[f32]) -> Vec<u8> {
-        values.iter().flat_map(|value| value.to_le_bytes()).collect()
-    }
-
-    fn write(path: &Path, tensors: Vec<(&str, Tensor)>) {
-        let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
-            (*name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
-        });
-        fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
-    }
+    use crate::canvas::WHITE;
 
     /// Seven images in the plane and three prototypes, of which the second has no image.
     /// Image 4 is unreadable. Prototype 2 has images 0, 1, 2 and 5, prototype 0 has 3 and 6.
     fn run(folder: &Path) -> PathBuf {
-        let folder = folder.join("prototypes");
-        fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("epoch-0007.safetensors");
-        let assignment = [2_i64, 2, 2, 0, -1, 2, 0];
-        write(
-            &path,
-            vec![
-                (
-                    "assignment.0",
-                    view(
-                        Dtype::I64,
-                        &[7],
-                        assignment.iter().flat_map(|value| value.to_le_bytes()).collect(),
-                    ),
-                ),
-                (
-                    "prototypes.0",
-                    view(Dtype::F32, &[3, 2], float_bytes(&[0.0, 1.0, -1.0, 0.0, 1.0, 0.0])),
-                ),
-                ("concentration.0", view(Dtype::F32, &[3], float_bytes(&[0.1, 0.2, 0.3]))),
-            ],
-        );
+        fs::create_dir_all(prototypes_folder(folder)).unwrap();
+        let path = prototypes_file(folder, 7);
+        let granularity = Granularity {
+            assignment: vec![2, 2, 2, 0, -1, 2, 0],
+            prototypes: vec![0.0, 1.0, -1.0, 0.0, 1.0, 0.0],
+            dim: 2,
+            concentration: vec![0.1, 0.2, 0.3],
+        };
+        PrototypesFile::write(&path, &[granularity]).unwrap();
         path
     }
 
@@ -293,8 +265,7 @@ mod tests {
         let embeddings = [
             0.6, 0.8,  1.0, 0.0,  0.8, 0.6,  0.0, 1.0,  9.0, 9.0,  f32::NAN, 0.0,  0.6, 0.8,
         ];
-        let tensor = view(Dtype::F32, &[7, 2], float_bytes(&embeddings));
-        write(&folder.join("prototypes/embeddings.safetensors"), vec![("embeddings", tensor)]);
+        write_embeddings(&embeddings_file(folder), RawTensor::f32s(&[7, 2], &embeddings)).unwrap();
     }
 
     fn asked(path: &Path, grid: &PrototypeGrid) -> Vec<usize> {
@@ -390,7 +361,7 @@ mod tests {
     fn a_run_without_prototypes_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("epoch-0001.safetensors");
-        write(&path, vec![]);
+        PrototypesFile::write(&path, &[]).unwrap();
         assert!(matches!(error(&path, 0), ReportError::NoPrototypes { .. }));
     }
 
@@ -407,13 +378,13 @@ mod tests {
         let path = run(folder.path());
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-        assert!(matches!(error(&path, 0), ReportError::Damaged { .. }));
+        assert!(matches!(error(&path, 0), ReportError::Tensors(TensorFileError::Damaged { .. })));
         fs::remove_file(&path).unwrap();
-        assert!(matches!(error(&path, 0), ReportError::Read { .. }));
+        assert!(matches!(error(&path, 0), ReportError::Tensors(TensorFileError::Read { .. })));
 
         run(folder.path());
-        let tensor = view(Dtype::F32, &[7, 3], float_bytes(&[0.0; 21]));
-        write(&path.with_file_name("embeddings.safetensors"), vec![("embeddings", tensor)]);
+        let other = RawTensor::f32s(&[7, 3], &[0.0; 21]);
+        write_embeddings(&embeddings_file(folder.path()), other).unwrap();
         let message = error(&path, 0).to_string();
         assert!(message.contains("F32 [7, 2]") && message.contains("F32 [7, 3]"), "{message}");
     }
@@ -422,14 +393,13 @@ mod tests {
     fn an_assignment_beyond_the_prototypes_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("epoch-0001.safetensors");
-        write(
-            &path,
-            vec![
-                ("assignment.0", view(Dtype::I64, &[1], 5_i64.to_le_bytes().to_vec())),
-                ("prototypes.0", view(Dtype::F32, &[1, 1], float_bytes(&[1.0]))),
-                ("concentration.0", view(Dtype::F32, &[1], float_bytes(&[1.0]))),
-            ],
-        );
-        assert!(matches!(error(&path, 0), ReportError::Tensor { .. }));
+        let granularity = Granularity {
+            assignment: vec![5],
+            prototypes: vec![1.0],
+            dim: 1,
+            concentration: vec![1.0],
+        };
+        PrototypesFile::write(&path, &[granularity]).unwrap();
+        assert!(matches!(error(&path, 0), ReportError::Tensors(TensorFileError::Tensor { .. })));
     }
 }

@@ -1,3 +1,5 @@
+//! Pictures and pages on disk, whole or not at all.
+
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -5,8 +7,7 @@ use std::path::Path;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
 
-use super::ReportError;
-use protonce_disk as disk;
+use crate::ReportError;
 
 /// Writes a picture as PNG, whole or not at all.
 ///
@@ -29,7 +30,7 @@ pub fn save_png(path: &Path, picture: &RgbImage) -> Result<(), ReportError> {
 /// # Errors
 ///
 /// [`ReportError::Write`] when the folder is missing or not writable, or the disk is full.
-pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
-    disk::replace(path, |scratch| fs::write(scratch, bytes))
+pub(crate) fn save(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
+    protonce_disk::replace(path, |scratch| fs::write(scratch, bytes))
         .map_err(|source| ReportError::Write { path: path.to_owned(), source })
 }

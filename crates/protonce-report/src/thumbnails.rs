@@ -9,17 +9,17 @@ use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{FilterType, resize};
 use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage};
 
-use super::canvas::WHITE;
+use crate::canvas::WHITE;
 use protonce_images::data::Dataset;
 use protonce_images::views::decode;
 
 /// Tiles across and down a sheet.
-pub(super) const SHEET: u32 = 16;
+pub(crate) const SHEET: u32 = 16;
 
 const UNREADABLE: Rgb<u8> = Rgb([206, 206, 210]);
 
 /// An image of a data set, whole, in a square of `side` pixels; a grey box when it cannot be read.
-pub(super) fn thumbnail(dataset: &Dataset, index: usize, side: u32) -> RgbImage {
+pub(crate) fn thumbnail(dataset: &Dataset, index: usize, side: u32) -> RgbImage {
     match pixels(dataset, index) {
         Some(image) => fit(&image, side),
         None => unreadable(side),
@@ -27,7 +27,7 @@ pub(super) fn thumbnail(dataset: &Dataset, index: usize, side: u32) -> RgbImage 
 }
 
 /// The pixels of an image, if it can be read.
-pub(super) fn pixels(dataset: &Dataset, index: usize) -> Option<RgbImage> {
+pub(crate) fn pixels(dataset: &Dataset, index: usize) -> Option<RgbImage> {
     let mut bytes = Vec::new();
     dataset.read(index, &mut bytes).ok()?;
     let image = decode(&bytes).ok()?;
@@ -35,7 +35,7 @@ pub(super) fn pixels(dataset: &Dataset, index: usize) -> Option<RgbImage> {
 }
 
 /// The whole image, as large as a square of this side allows, centred on white.
-pub(super) fn fit(image: &RgbImage, side: u32) -> RgbImage {
+pub(crate) fn fit(image: &RgbImage, side: u32) -> RgbImage {
     let longest = image.width().max(image.height());
     if image.width() == 0 || image.height() == 0 {
         return unreadable(side);
@@ -54,12 +54,12 @@ pub(super) fn fit(image: &RgbImage, side: u32) -> RgbImage {
 }
 
 /// A grey box with a diagonal: an image that could not be read.
-pub(super) fn unreadable(side: u32) -> RgbImage {
+pub(crate) fn unreadable(side: u32) -> RgbImage {
     RgbImage::from_fn(side, side, |x, y| if x.abs_diff(y) <= 1 { Rgb(WHITE) } else { UNREADABLE })
 }
 
 /// JPEG bytes of a picture.
-pub(super) fn jpeg(picture: &RgbImage) -> io::Result<Vec<u8>> {
+pub(crate) fn jpeg(picture: &RgbImage) -> io::Result<Vec<u8>> {
     const QUALITY: u8 = 82;
     let mut bytes = Vec::new();
     JpegEncoder::new_with_quality(&mut bytes, QUALITY)
@@ -71,7 +71,7 @@ pub(super) fn jpeg(picture: &RgbImage) -> io::Result<Vec<u8>> {
 /// The side of the thumbnails of a data set, in pixels: a multiple of 16, so that tiles of a JPEG
 /// sheet do not bleed into each other, and not much larger than the images are. Few images may be
 /// larger than many.
-pub(super) fn side_for(dataset: &Dataset, wanted: usize) -> u32 {
+pub(crate) fn side_for(dataset: &Dataset, wanted: usize) -> u32 {
     const PROBES: usize = 16;
     let step = (dataset.len() / PROBES).max(1);
     let mut sides: Vec<u32> = (0..dataset.len())
@@ -89,16 +89,16 @@ pub(super) fn side_for(dataset: &Dataset, wanted: usize) -> u32 {
 }
 
 /// Sheets of thumbnails, as JPEG in base64, and how many thumbnails they hold.
-pub(super) struct Sheets {
-    pub(super) sheets: Vec<String>,
-    pub(super) tiles: usize,
+pub(crate) struct Sheets {
+    pub(crate) sheets: Vec<String>,
+    pub(crate) tiles: usize,
 }
 
 /// Puts the first of `images` into sheets of [`SHEET`] by [`SHEET`] tiles, row by row: as many as
 /// `budget` bytes of base64 hold.
 ///
 /// `progress` is told how many images are done.
-pub(super) fn sheets(
+pub(crate) fn sheets(
     dataset: &Dataset,
     images: &[usize],
     side: u32,

@@ -1,8 +1,9 @@
 //! Event files for TensorBoard, in the run's folder `tensorboard`.
 //!
 //! A file is a row of records, each its length, a checksum of the length, a protocol buffer and its
-//! checksum (TensorFlow's TFRecord). The messages below are the parts of TensorFlow's `event.proto`
-//! and `summary.proto` that are written here; no crate that is alive writes them.
+//! checksum (TensorFlow's TFRecord).
+
+mod messages;
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,14 +14,15 @@ use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use prost::Message;
 
-use super::ReportError;
-use super::expectation::Expectation;
-use super::history::History;
-use super::prototype_grid::{Labels, PrototypeGrid, prototype_grid};
-use super::thumbnails::pixels;
-use crate::pretrain::prototype_files;
 use protonce_images::data::Dataset;
-use protonce_run::{Event, Measures};
+use protonce_run::{Event, Measures, prototypes_file, tensorboard_folder};
+
+use crate::ReportError;
+use crate::expectation_step::{ExpectationStep, members_of};
+use crate::history::History;
+use crate::prototype_grid::{Labels, PrototypeGrid, prototype_grid};
+use crate::thumbnails::pixels;
+use messages::{EventPayload, EventRecord, Histogram, Image, SessionLog, Summary, Value, ValueKind};
 
 /// Writes what happens in a run for TensorBoard: `tensorboard --logdir RUN`.
 ///
@@ -90,24 +92,24 @@ impl TensorBoard {
                 return Ok(());
             }
         };
-        self.write(step, What::Summary(Summary { values }))
+        self.write(step, EventPayload::Summary(Summary { values }))
     }
 
     /// Histograms of sizes and concentrations and a picture of the largest prototypes, for each
     /// granularity of the expectation step that began `epoch`.
     fn prototypes(&self, epoch: usize) -> Result<Vec<Value>, ReportError> {
-        let files = prototype_files(&self.run);
-        let Some((_, path)) = files.iter().find(|(of, _)| *of == epoch) else {
+        let path = &prototypes_file(&self.run, epoch);
+        if !path.exists() {
             return Ok(Vec::new());
-        };
+        }
         let labels = self.dataset.labels();
         let labels = labels
             .as_ref()
             .map(|labels| Labels { of_image: labels, names: self.dataset.classes() });
-        let step = Expectation::read(path)?;
+        let step = ExpectationStep::read(path)?;
         let mut values = Vec::new();
         for (m, granularity) in step.granularities.iter().enumerate() {
-            let members = granularity.members();
+            let members = members_of(granularity);
             let sizes = members.iter().map(|members| members.len() as f64);
             let concentrations = granularity.concentration.iter().map(|&phi| f64::from(phi));
             values.push(histogram(&format!("prototypes_{m}/sizes"), sizes));
@@ -123,7 +125,7 @@ impl TensorBoard {
                 .map_err(|error| ReportError::Encode(error.to_string()))?;
             values.push(Value {
                 tag: format!("prototypes_{m}/largest_and_nearest"),
-                value: Some(OneValue::Image(Image {
+                value: Some(ValueKind::Image(Image {
                     height: height as i32,
                     width: width as i32,
                     colorspace: 3,
@@ -134,23 +136,23 @@ impl TensorBoard {
         Ok(values)
     }
 
-    fn write(&mut self, step: i64, what: What) -> Result<(), ReportError> {
-        let folder = self.run.join("tensorboard");
+    fn write(&mut self, step: i64, payload: EventPayload) -> Result<(), ReportError> {
+        let folder = tensorboard_folder(&self.run);
         let failed = |source| ReportError::Write { path: folder.clone(), source };
         if self.file.is_none() {
             // What was logged beyond the checkpoint will happen again; of a fresh run, everything
             // that an earlier attempt may have left.
             let (epoch, within) = History::read(&self.run)?.checkpoint.unwrap_or_default();
-            let kept = u64::from(epoch) * self.steps_per_epoch as u64 + within;
+            let kept = epoch * self.steps_per_epoch + within;
             let restart = if kept == 0 { 0 } else { kept as i64 + 1 };
             let mut file = create(&folder).map_err(failed)?;
-            append(&mut file, 0, What::FileVersion("brain.Event:2".to_owned())).map_err(failed)?;
-            append(&mut file, restart, What::SessionLog(SessionLog { status: SessionLog::START }))
+            append(&mut file, 0, EventPayload::FileVersion("brain.Event:2".to_owned())).map_err(failed)?;
+            append(&mut file, restart, EventPayload::SessionLog(SessionLog { status: SessionLog::START }))
                 .map_err(failed)?;
             self.file = Some(file);
         }
         match &mut self.file {
-            Some(file) => append(file, step, what).map_err(failed),
+            Some(file) => append(file, step, payload).map_err(failed),
             None => Ok(()),
         }
     }
@@ -171,10 +173,10 @@ fn create(folder: &Path) -> io::Result<File> {
 
 const PREFIX: &str = "events.out.tfevents.";
 
-/// Appends one record in one call, so that whoever reads along never sees half of it.
-fn append(file: &mut File, step: i64, what: What) -> io::Result<()> {
+/// Appends one record in one call, so that a reader never sees half of it.
+fn append(file: &mut File, step: i64, payload: EventPayload) -> io::Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-    let event = TensorBoardEvent { wall_time: now, step, what: Some(what) }.encode_to_vec();
+    let event = EventRecord { wall_time: now, step, payload: Some(payload) }.encode_to_vec();
     let length = (event.len() as u64).to_le_bytes();
     let mut record = Vec::with_capacity(event.len() + 16);
     record.extend(length);
@@ -184,7 +186,7 @@ fn append(file: &mut File, step: i64, what: What) -> io::Result<()> {
     file.write_all(&record)
 }
 
-/// CRC-32C, turned and moved, so that checksums of data that holds checksums stay strong.
+/// CRC-32C, rotated and shifted, so that checksums of data that holds checksums stay strong.
 fn masked_checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -208,7 +210,7 @@ fn scalars(group: &str, measures: &Measures) -> Vec<Value> {
 }
 
 fn scalar(tag: &str, value: f64) -> Value {
-    Value { tag: tag.to_owned(), value: Some(OneValue::Scalar(value as f32)) }
+    Value { tag: tag.to_owned(), value: Some(ValueKind::Scalar(value as f32)) }
 }
 
 /// Thirty equal bars over the values.
@@ -234,93 +236,7 @@ fn histogram(tag: &str, values: impl Iterator<Item = f64> + Clone) -> Value {
         bucket_limit: (1..=BARS).map(|bar| min + width * bar as f64).collect(),
         bucket,
     };
-    Value { tag: tag.to_owned(), value: Some(OneValue::Histogram(histogram)) }
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TensorBoardEvent {
-    /// Seconds since 1970.
-    #[prost(double, tag = "1")]
-    wall_time: f64,
-    #[prost(int64, tag = "2")]
-    step: i64,
-    #[prost(oneof = "What", tags = "3, 5, 7")]
-    what: Option<What>,
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum What {
-    #[prost(string, tag = "3")]
-    FileVersion(String),
-    #[prost(message, tag = "5")]
-    Summary(Summary),
-    #[prost(message, tag = "7")]
-    SessionLog(SessionLog),
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct SessionLog {
-    #[prost(int32, tag = "1")]
-    status: i32,
-}
-
-impl SessionLog {
-    const START: i32 = 1;
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Summary {
-    #[prost(message, repeated, tag = "1")]
-    values: Vec<Value>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Value {
-    #[prost(string, tag = "1")]
-    tag: String,
-    #[prost(oneof = "OneValue", tags = "2, 4, 5")]
-    value: Option<OneValue>,
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum OneValue {
-    #[prost(float, tag = "2")]
-    Scalar(f32),
-    #[prost(message, tag = "4")]
-    Image(Image),
-    #[prost(message, tag = "5")]
-    Histogram(Histogram),
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Image {
-    #[prost(int32, tag = "1")]
-    height: i32,
-    #[prost(int32, tag = "2")]
-    width: i32,
-    /// 3: red, green and blue.
-    #[prost(int32, tag = "3")]
-    colorspace: i32,
-    #[prost(bytes = "vec", tag = "4")]
-    encoded_image_string: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Histogram {
-    #[prost(double, tag = "1")]
-    min: f64,
-    #[prost(double, tag = "2")]
-    max: f64,
-    #[prost(double, tag = "3")]
-    num: f64,
-    #[prost(double, tag = "4")]
-    sum: f64,
-    #[prost(double, tag = "5")]
-    sum_squares: f64,
-    #[prost(double, repeated, tag = "6")]
-    bucket_limit: Vec<f64>,
-    #[prost(double, repeated, tag = "7")]
-    bucket: Vec<f64>,
+    Value { tag: tag.to_owned(), value: Some(ValueKind::Histogram(histogram)) }
 }
 
 #[cfg(test)]
