@@ -74,9 +74,8 @@ impl CurvePoint {
             instance_accuracy: images * or(instance_accuracy, f64::NAN),
             prototype_images: prototype.map_or(0.0, |_| images),
             prototype_loss: images * prototype.unwrap_or(0.0),
-            prototype_accuracy: prototype.map_or(0.0, |_| {
-                images * or(prototype_accuracy.unwrap_or(f64::NAN), f64::NAN)
-            }),
+            prototype_accuracy: prototype
+                .map_or(0.0, |_| images * or(prototype_accuracy.unwrap_or(f64::NAN), f64::NAN)),
         })
     }
 

@@ -154,8 +154,8 @@ impl History {
                 clustering_seconds,
                 ..
             } => {
-                self.expectation_seconds += seconds_or_none(embedding_seconds)
-                    + seconds_or_none(clustering_seconds);
+                self.expectation_seconds +=
+                    seconds_or_none(embedding_seconds) + seconds_or_none(clustering_seconds);
                 self.expectations.retain(|earlier| earlier.epoch < epoch);
                 thin(&mut self.expectations);
                 let granularities = granularities.iter().map(LoggedGranularity::from).collect();

@@ -66,9 +66,12 @@ fn principal_plane(embeddings: &[f32], dim: usize) -> Option<Vec<f32>> {
     let count = embeddings.len() / dim;
     let rows = MatRef::from_row_major_slice(embeddings, count, dim);
     let means: Vec<f64> = (0..dim)
-        .map(|column| (0..count).map(|row| f64::from(rows[(row, column)])).sum::<f64>() / count as f64)
+        .map(|column| {
+            (0..count).map(|row| f64::from(rows[(row, column)])).sum::<f64>() / count as f64
+        })
         .collect();
-    let centred = Mat::from_fn(count, dim, |row, column| f64::from(rows[(row, column)]) - means[column]);
+    let centred =
+        Mat::from_fn(count, dim, |row, column| f64::from(rows[(row, column)]) - means[column]);
     let mut covariance = Mat::zeros(dim, dim);
     faer::linalg::matmul::matmul(
         covariance.as_mut(),
@@ -84,12 +87,14 @@ fn principal_plane(embeddings: &[f32], dim: usize) -> Option<Vec<f32>> {
     let mut plane = vec![0.0; 2 * count];
     for (axis, direction) in (dim.saturating_sub(2)..dim).enumerate() {
         for (row, point) in plane.chunks_exact_mut(2).enumerate() {
-            point[axis] =
-                (0..dim).map(|column| centred[(row, column)] * directions[(column, direction)]).sum();
+            point[axis] = (0..dim)
+                .map(|column| centred[(row, column)] * directions[(column, direction)])
+                .sum();
         }
     }
     let mean = plane.iter().sum::<f64>() / plane.len() as f64;
-    let variance = plane.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / plane.len() as f64;
+    let variance =
+        plane.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / plane.len() as f64;
     let plane: Vec<f32> =
         plane.iter().map(|value| (value * (SPREAD / variance.sqrt())) as f32).collect();
     plane.iter().all(|value| value.is_finite()).then_some(plane)

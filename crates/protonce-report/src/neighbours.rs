@@ -52,10 +52,8 @@ impl Neighbours {
                     Par::Seq,
                 );
                 let rows = similarities.chunks_exact(count).enumerate();
-                rows.flat_map(|(row, similarities)| {
-                    nearest_in(similarities, start + row, nearest)
-                })
-                .collect()
+                rows.flat_map(|(row, similarities)| nearest_in(similarities, start + row, nearest))
+                    .collect()
             })
             .collect();
         for (similarity, row) in blocks.into_iter().flatten() {

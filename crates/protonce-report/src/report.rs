@@ -79,7 +79,8 @@ pub fn write_report(
     let (update, _) = history.since(HistoryCursor::default());
     let summary_map = analysis.as_ref().map_or(0, Analysis::mapped);
     let tiles = thumbnails.as_ref().map_or(0, |thumbnails| thumbnails.tiles);
-    let content = RunContent { view: reported.view()?, history: Some(update), analysis, thumbnails };
+    let content =
+        RunContent { view: reported.view()?, history: Some(update), analysis, thumbnails };
     let page = page(false, vec![content], &drawn, &nonce())?;
     save(out, page.as_bytes())?;
     Ok(ReportSummary {

@@ -64,9 +64,7 @@ pub fn read_events(run: &Path) -> Result<Vec<Event>, RunError> {
     let mut events = Vec::new();
     let mut follower = EventFollower::new(run);
     let mut file = File::open(&path).map_err(read_error(&path))?;
-    follower
-        .read_on(&mut file, &mut |event| events.push(event))
-        .map_err(read_error(&path))?;
+    follower.read_on(&mut file, &mut |event| events.push(event)).map_err(read_error(&path))?;
     Ok(events)
 }
 

@@ -18,9 +18,6 @@ pub fn write_file(file: &Path, contents: &[u8]) -> Result<(), RunError> {
 ///
 /// # Errors
 /// When it cannot be written; what was there before stays.
-pub fn replace(
-    file: &Path,
-    write: impl FnOnce(&Path) -> io::Result<()>,
-) -> Result<(), RunError> {
+pub fn replace(file: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), RunError> {
     protonce_disk::replace(file, write).map_err(write_error(file))
 }

@@ -73,7 +73,8 @@ impl RunFolder {
             return Err(RunError::NotARun(path.to_owned()));
         }
         sweep(path);
-        let checkpoint = checkpoint::last(path).map(|folder| Checkpoint::read(&folder)).transpose()?;
+        let checkpoint =
+            checkpoint::last(path).map(|folder| Checkpoint::read(&folder)).transpose()?;
         if let Some(checkpoint) = &checkpoint {
             // Damage is noticed before any event is dropped.
             checkpoint.encoder()?;

@@ -81,6 +81,4 @@ pub use settings::{
     Clusters, Config, ConfigError, Duplicates, Expectation, Method, NotClusters, PrecisionChoice,
     Preset, Schedule, Shuffle, Stats, Tune,
 };
-pub use tensor_file::{
-    Dtype, RawTensor, TensorData, TensorFile, TensorFileError, write_tensors,
-};
+pub use tensor_file::{Dtype, RawTensor, TensorData, TensorFile, TensorFileError, write_tensors};

@@ -8,9 +8,7 @@
 
 use std::path::Path;
 
-use crate::{
-    Dtype, RawTensor, TensorData, TensorFile, TensorFileError, write_tensors,
-};
+use crate::{Dtype, RawTensor, TensorData, TensorFile, TensorFileError, write_tensors};
 
 /// One granularity of an E-step (PCL §3.2 and §3.3).
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +33,10 @@ impl Granularity {
     fn named(&self, m: usize, rows: &str) -> [(String, RawTensor); 3] {
         let (count, dim) = (self.count(), self.dim);
         [
-            (format!("assignment.{m}"), RawTensor::i64s(&[self.assignment.len()], &self.assignment)),
+            (
+                format!("assignment.{m}"),
+                RawTensor::i64s(&[self.assignment.len()], &self.assignment),
+            ),
             (format!("{rows}.{m}"), RawTensor::f32s(&[count, dim], &self.prototypes)),
             (format!("concentration.{m}"), RawTensor::f32s(&[count], &self.concentration)),
         ]
@@ -85,7 +86,8 @@ impl PrototypesFile {
         let prototypes = self.file.f32s(&name, &[Some(count), Some(dim)])?;
         let concentration = self.file.f32s(&format!("concentration.{m}"), &[Some(count)])?;
         // Every granularity is of the same images.
-        let images = self.file.describe("assignment.0").and_then(|(_, shape)| shape.first().copied());
+        let images =
+            self.file.describe("assignment.0").and_then(|(_, shape)| shape.first().copied());
         let name = format!("assignment.{m}");
         let assignment = self.file.i64s(&name, &[images])?;
         let largest = assignment.iter().max().copied().unwrap_or(-1);

@@ -44,7 +44,12 @@ pub(super) fn agreements(
                 after.iter().map(|after| mutual_information(after, labels)).collect()
             });
             let (from, to) = (files[first].0, files[first + 1].0);
-            agreements.push(StepAgreement { from, to, agreement: agreement.collect(), with_labels });
+            agreements.push(StepAgreement {
+                from,
+                to,
+                agreement: agreement.collect(),
+                with_labels,
+            });
         }
         held = after.map(|assignments| (first + 1, assignments));
         progress(ReportTask::Agreements, k + 1, shown);

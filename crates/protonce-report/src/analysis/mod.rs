@@ -129,8 +129,7 @@ pub(crate) fn analyse(
     });
     progress(ReportTask::Map, 100, 100);
 
-    let mut members: Vec<Vec<Vec<u32>>> =
-        step.granularities.iter().map(members_of).collect();
+    let mut members: Vec<Vec<Vec<u32>>> = step.granularities.iter().map(members_of).collect();
     let listed = Listed::choose(&step, &members, limits.prototypes);
     // Only those listed are put in order: sorting all would take longer than all else.
     if let Some(similarities) = &similarities {

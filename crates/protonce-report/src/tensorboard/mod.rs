@@ -22,7 +22,9 @@ use crate::expectation_step::{ExpectationStep, members_of};
 use crate::history::History;
 use crate::prototype_grid::{Labels, PrototypeGrid, prototype_grid};
 use crate::thumbnails::pixels;
-use messages::{EventPayload, EventRecord, Histogram, Image, SessionLog, Summary, Value, ValueKind};
+use messages::{
+    EventPayload, EventRecord, Histogram, Image, SessionLog, Summary, Value, ValueKind,
+};
 
 /// Writes what happens in a run for TensorBoard: `tensorboard --logdir RUN`.
 ///
@@ -146,9 +148,14 @@ impl TensorBoard {
             let kept = epoch * self.steps_per_epoch + within;
             let restart = if kept == 0 { 0 } else { kept as i64 + 1 };
             let mut file = create(&folder).map_err(failed)?;
-            append(&mut file, 0, EventPayload::FileVersion("brain.Event:2".to_owned())).map_err(failed)?;
-            append(&mut file, restart, EventPayload::SessionLog(SessionLog { status: SessionLog::START }))
+            append(&mut file, 0, EventPayload::FileVersion("brain.Event:2".to_owned()))
                 .map_err(failed)?;
+            append(
+                &mut file,
+                restart,
+                EventPayload::SessionLog(SessionLog { status: SessionLog::START }),
+            )
+            .map_err(failed)?;
             self.file = Some(file);
         }
         match &mut self.file {

@@ -9,13 +9,14 @@ use std::time::Instant;
 
 use protonce_kmeans::normalised_mutual_information;
 use protonce_run::{Event, Progress, Task};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::batches::evaluation_loader;
 use super::error::PretrainError;
 use super::run::{CurrentPrototypes, Run};
 use crate::encoder::{Output, extract};
 use crate::prototypes::{ConcentrationOptions, KMeans, Metric, Points, Prototypes, quality};
+use crate::tensors::{Writable, values};
 
 /// An embedding per image, and which images have one.
 struct Embeddings {
@@ -44,7 +45,7 @@ impl Run<'_, '_> {
         };
         let readable = Tensor::from_slice(&images).to_device(self.device);
         let points = Points::from_tensor(&rows.index_select(0, &readable), Metric::Euclidean)?;
-        let before = self.prototypes.assignments_of(&images);
+        let before = self.prototypes.assignments_of(&images)?;
         let clusters = self.config.clusters.counts(images.len());
         let (mut prototypes, mut granularities) = (Vec::new(), Vec::new());
         for (m, &count) in clusters.iter().enumerate() {
@@ -62,15 +63,13 @@ impl Run<'_, '_> {
                 },
             )?;
             let granularity = Prototypes::new(&clustering, &images, self.dataset.len(), options);
-            let agreement = before.map(|before| {
-                let now = Vec::<i64>::try_from(&clustering.assignment);
-                normalised_mutual_information(before, &now.unwrap_or_default())
-            });
+            let now = values::<i64>(&clustering.assignment)?;
+            let agreement = before.map(|before| normalised_mutual_information(before, &now));
             granularities.push(quality(&clustering, &granularity.concentration, agreement));
             prototypes.push(granularity);
         }
         self.save_prototypes(epoch, &prototypes)?;
-        self.folder.save_prototypes("embeddings", &vec![("embeddings".to_owned(), rows)])?;
+        self.folder.save_embeddings(Writable::new(&rows)?)?;
         self.event(Event::Expectation {
             epoch,
             images: images.len(),
@@ -89,8 +88,7 @@ impl Run<'_, '_> {
         let count = self.dataset.len();
         let known: Vec<bool> = match &bank {
             None => vec![false; count],
-            Some(bank) => Vec::try_from(&bank.any_dim(1, false).to_device(Device::Cpu))
-                .unwrap_or_else(|_| vec![false; count]),
+            Some(bank) => values(&bank.any_dim(1, false))?,
         };
         let missing: Vec<usize> = (0..count)
             .filter(|index| !known[*index] && !self.unreadable.contains_key(index))
