@@ -75,7 +75,7 @@ fn draw(canvas: &mut Canvas, shown: &Shown, side: u32, (left, top): (u32, u32)) 
     };
     canvas.image(&thumbnail, (left, top));
     if shown.wrong {
-        let [l, t, r, b] = [left, top, left + side, top + side].map(|place| place as f32);
+        let [l, t, r, b] = [left, top, left + side, top + side].map(|edge| edge as f32);
         canvas.line(&[(l, t), (r, t), (r, b), (l, b), (l, t)], WRONG);
     }
     let baseline = (top + side) as f32;

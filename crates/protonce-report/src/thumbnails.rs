@@ -109,7 +109,7 @@ pub(crate) fn sheets(
     let threads = protonce_images::threads(0);
     let mut done = Sheets { sheets: Vec::new(), tiles: 0 };
     let mut size = 0;
-    // A sheet a thread at a time: the budget is known only once sheets are drawn.
+    // One sheet per thread at a time: the budget is known only once sheets are drawn.
     for wave in images.chunks(per_sheet * threads) {
         let drawn = std::thread::scope(|scope| {
             let drawing: Vec<_> = wave
@@ -143,12 +143,12 @@ fn sheet(dataset: &Dataset, images: &[usize], side: u32) -> io::Result<String> {
     let rows = (images.len() as u32).div_ceil(SHEET);
     let mut sheet = RgbImage::from_pixel(SHEET * side, rows * side, Rgb(WHITE));
     // By index: an archive is then read forwards.
-    let places: BTreeMap<usize, u32> =
-        images.iter().enumerate().map(|(place, &index)| (index, place as u32)).collect();
-    for (index, place) in places {
-        let (x, y) = (place % SHEET * side, place / SHEET * side);
-        let tile = thumbnail(dataset, index, side);
-        image::imageops::replace(&mut sheet, &tile, i64::from(x), i64::from(y));
+    let tiles: BTreeMap<usize, u32> =
+        images.iter().enumerate().map(|(tile, &index)| (index, tile as u32)).collect();
+    for (index, tile) in tiles {
+        let (x, y) = (tile % SHEET * side, tile / SHEET * side);
+        let picture = thumbnail(dataset, index, side);
+        image::imageops::replace(&mut sheet, &picture, i64::from(x), i64::from(y));
     }
     Ok(STANDARD.encode(jpeg(&sheet)?))
 }

@@ -41,8 +41,8 @@ const live = {
   },
 
   /**
-   * Draws what the log changes, at most once a frame, and not while it is not looked at. What
-   * somebody may be reading or have opened stays.
+   * Draws what the log changes, at most once per frame, and not while the page is hidden. What a
+   * reader has opened stays.
    */
   redraw() {
     if (this.waiting) return;

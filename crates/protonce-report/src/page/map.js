@@ -30,10 +30,10 @@ class ImageMap {
     this.run = run;
     const { images_shown: shown, granularities, classes } = run.analysis;
     this.shown = shown;
-    const places = [];
-    for (let i = 0; i < shown.count; i++) if (shown.x[i] !== 0xffff) places.push(i);
+    const entries = [];
+    for (let i = 0; i < shown.count; i++) if (shown.x[i] !== 0xffff) entries.push(i);
     // The first of the table have pictures: drawn last, they lie on top.
-    this.places = Uint32Array.from(places).reverse();
+    this.entries = Uint32Array.from(entries).reverse();
     this.kinds = [];
     if (shown.label && classes.length > 1) this.kinds.push({ name: "label", of: shown.label, names: classes });
     granularities.forEach((granularity, m) => {
@@ -52,7 +52,7 @@ class ImageMap {
   build() {
     this.canvas = el("canvas", {
       tabindex: 0, role: "application",
-      "aria-label": `Map of ${plural(this.places.length, "image", "images")}. Arrow keys move, plus and minus zoom, 0 shows all, P changes between dots and pictures. The galleries of prototypes above show the same images as lists.`,
+      "aria-label": `Map of ${plural(this.entries.length, "image", "images")}. Arrow keys move, plus and minus zoom, 0 shows all, P changes between dots and pictures. The galleries of prototypes above show the same images as lists.`,
     });
     const button = (text, label, action) => el("button", { type: "button", "aria-label": label, title: label, onclick: action }, text);
     this.box = el("div", { class: "mapbox" }, this.canvas, el("div", { class: "zoom" },
@@ -119,28 +119,28 @@ class ImageMap {
 
   /** Sorts the points into cells, so that the one under the pointer is found at once. */
   index() {
-    const side = (this.side = Math.max(1, Math.min(256, Math.ceil(Math.sqrt(this.places.length / 3)))));
+    const side = (this.side = Math.max(1, Math.min(256, Math.ceil(Math.sqrt(this.entries.length / 3)))));
     const { x, y } = this.shown;
-    const cell = (place) => Math.floor(y[place] / 65535 * side) * side + Math.floor(x[place] / 65535 * side);
+    const cell = (entry) => Math.floor(y[entry] / 65535 * side) * side + Math.floor(x[entry] / 65535 * side);
     this.cells = new Uint32Array(side * side + 1);
-    for (const place of this.places) this.cells[cell(place) + 1]++;
+    for (const entry of this.entries) this.cells[cell(entry) + 1]++;
     for (let i = 0; i < side * side; i++) this.cells[i + 1] += this.cells[i];
     const next = this.cells.slice();
-    this.byCell = new Uint32Array(this.places.length);
-    for (const place of this.places) this.byCell[next[cell(place)]++] = place;
+    this.byCell = new Uint32Array(this.entries.length);
+    for (const entry of this.entries) this.byCell[next[cell(entry)]++] = entry;
     this.recolour();
   }
 
   recolour() {
     const { of, names } = this.kind;
     const sizes = new Map();
-    for (const place of this.places) if (of[place] !== NONE) sizes.set(of[place], (sizes.get(of[place]) || 0) + 1);
+    for (const entry of this.entries) if (of[entry] !== NONE) sizes.set(of[entry], (sizes.get(of[entry]) || 0) + 1);
     const order = [...sizes.keys()].sort((a, b) => (names ? a - b : sizes.get(b) - sizes.get(a)));
     const grey = theme.dark ? [90, 90, 96] : [190, 190, 194];
     const colours = new Map(order.map((kind, at) => [kind, kindColour(at, order.length)]));
     const kinds = this.chosen === null ? colours : new Map([...colours].map(([kind, own]) => [kind, kind === this.chosen ? own : grey]));
     this.rgb = new Uint8Array(this.shown.count * 3);
-    for (const place of this.places) this.rgb.set(kinds.get(of[place]) || grey, place * 3);
+    for (const entry of this.entries) this.rgb.set(kinds.get(of[entry]) || grey, entry * 3);
     this.legend.replaceChildren(...order.slice(0, names ? 60 : 24).map((kind) => {
       const dot = el("i");
       dot.style.background = css(colours.get(kind));
@@ -210,16 +210,16 @@ class ImageMap {
     const scale = this.scale() * ratio;
     const left = w / 2 - this.view.x * scale;
     const top = h / 2 - this.view.y * scale;
-    const crowd = Math.sqrt(this.places.length / 2500);
+    const crowd = Math.sqrt(this.entries.length / 2500);
     const radius = Math.max(1.1, Math.min(6, (2.6 * Math.sqrt(this.view.zoom)) / Math.max(0.75, crowd))) * ratio;
     const stamp = disc(radius);
     const { x, y } = this.shown;
     const faded = this.pictures ? 0.35 : this.chosen === null ? 0.85 : 1;
     const { of } = this.kind;
-    const paint = (place) => {
-      const [px, py] = [(left + x[place] / 65534 * scale) | 0, (top + y[place] / 65534 * scale) | 0];
+    const paint = (entry) => {
+      const [px, py] = [(left + x[entry] / 65534 * scale) | 0, (top + y[entry] / 65534 * scale) | 0];
       if (px < -8 || py < -8 || px > w + 8 || py > h + 8) return;
-      const at = place * 3;
+      const at = entry * 3;
       const [r, g, b] = [this.rgb[at], this.rgb[at + 1], this.rgb[at + 2]];
       for (let i = 0; i < stamp.length; i += 3) {
         const cx = px + stamp[i], cy = py + stamp[i + 1];
@@ -232,8 +232,8 @@ class ImageMap {
       }
     };
     // What was chosen lies on top of what was not.
-    for (const place of this.places) if (this.chosen === null || of[place] !== this.chosen) paint(place);
-    if (this.chosen !== null) for (const place of this.places) if (of[place] === this.chosen) paint(place);
+    for (const entry of this.entries) if (this.chosen === null || of[entry] !== this.chosen) paint(entry);
+    if (this.chosen !== null) for (const entry of this.entries) if (of[entry] === this.chosen) paint(entry);
     context.putImageData(this.pixels, 0, 0);
     if (this.pictures) this.drawPictures(context, { w, h, scale, left, top, ratio });
   }
@@ -245,12 +245,12 @@ class ImageMap {
     const taken = new Set();
     const { x, y } = this.shown;
     context.imageSmoothingQuality = "high";
-    for (let at = this.places.length - 1; at >= 0; at--) {
-      const place = this.places[at];
-      if (!pictured(this.run, place)) continue;
-      if (this.chosen !== null && this.kind.of[place] !== this.chosen) continue;
-      const px = left + x[place] / 65534 * scale;
-      const py = top + y[place] / 65534 * scale;
+    for (let at = this.entries.length - 1; at >= 0; at--) {
+      const entry = this.entries[at];
+      if (!pictured(this.run, entry)) continue;
+      if (this.chosen !== null && this.kind.of[entry] !== this.chosen) continue;
+      const px = left + x[entry] / 65534 * scale;
+      const py = top + y[entry] / 65534 * scale;
       if (px < -side || py < -side || px > w + side || py > h + side) continue;
       // Cells hang on the map, not on the screen, so that pictures do not jump when it moves.
       const [cx, cy] = [Math.floor((px - left) / gap), Math.floor((py - top) / gap)];
@@ -258,18 +258,18 @@ class ImageMap {
       if (taken.has(cell)) continue;
       taken.add(cell);
       const [dx, dy] = [left + (cx + 0.5) * gap - side / 2, top + (cy + 0.5) * gap - side / 2];
-      this.drawPicture(context, place, dx, dy, side);
+      this.drawPicture(context, entry, dx, dy, side);
     }
   }
 
-  drawPicture(context, place, dx, dy, side) {
+  drawPicture(context, entry, dx, dy, side) {
     if (content.live) {
-      const source = liveUrl(this.run, this.shown.index[place]);
+      const source = liveUrl(this.run, this.shown.index[entry]);
       const picture = this.picture(source);
       if (picture) context.drawImage(picture, dx, dy, side, side);
       return;
     }
-    const { sheet, column, row } = sheetPlace(this.run, place);
+    const { sheet, column, row } = tileOf(this.run, entry);
     const picture = this.picture(sheetUrl(sheet));
     const own = this.run.thumbnails.side;
     if (picture) context.drawImage(picture, column * own, row * own, own, own, dx, dy, side, side);
@@ -303,11 +303,11 @@ class ImageMap {
     for (let row = clamp(my - reach); row <= clamp(my + reach); row++) {
       for (let column = clamp(mx - reach); column <= clamp(mx + reach); column++) {
         for (let i = cells[row * side + column]; i < cells[row * side + column + 1]; i++) {
-          const place = byCell[i];
-          let distance = Math.hypot(x[place] / 65534 - mx, y[place] / 65534 - my);
+          const entry = byCell[i];
+          let distance = Math.hypot(x[entry] / 65534 - mx, y[entry] / 65534 - my);
           if (distance > reach) continue;
-          if (!pictured(this.run, place)) distance += reach / 2;
-          if (distance < least) { least = distance; best = place; }
+          if (!pictured(this.run, entry)) distance += reach / 2;
+          if (distance < least) { least = distance; best = entry; }
         }
       }
     }
@@ -315,20 +315,20 @@ class ImageMap {
   }
 
   hover(event) {
-    const place = this.find(event);
-    if (place === null) return hideTip();
+    const entry = this.find(event);
+    if (entry === null) return hideTip();
     const m = this.kind.granularity ?? 0;
-    const id = this.shown.prototype[m][place];
+    const id = this.shown.prototype[m][entry];
     const more = [];
     if (id !== NONE) more.push(el("div", { class: "note" }, `in ${prototypeName(this.run, m, id)}`));
-    if (!pictured(this.run, place)) more.push(el("div", { class: "note" }, "its picture is not in this file's sample"));
-    showImageTip(this.run, place, event, more);
+    if (!pictured(this.run, entry)) more.push(el("div", { class: "note" }, "its picture is not in this file's sample"));
+    showImageTip(this.run, entry, event, more);
   }
 
   click(event) {
     this.canvas.focus({ preventScroll: true });
-    const place = this.find(event);
-    const kind = place === null ? null : this.kind.of[place];
+    const entry = this.find(event);
+    const kind = entry === null ? null : this.kind.of[entry];
     this.chosen = kind === this.chosen || kind === NONE ? null : kind;
     this.recolour();
     this.soon();

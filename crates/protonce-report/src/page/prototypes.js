@@ -18,7 +18,7 @@ function prototypeCard(run, m, prototype, { tiles = 8, note = null, open }) {
   const meter = label ? el("div", { class: "meter" }, el("i")) : null;
   if (meter) meter.firstChild.style.width = `${100 * share}%`;
   return el("button", { type: "button", class: "prototype", "aria-label": said, onclick: () => open(prototype.id) },
-    el("span", { class: "tiles" }, prototype.nearest.slice(0, tiles).map((place) => tile(run, place, { quiet: true }))),
+    el("span", { class: "tiles" }, prototype.nearest.slice(0, tiles).map((entry) => tile(run, entry, { quiet: true }))),
     el("span", { class: "name" }, el("span", {}, title), label ? el("span", {}, percent(100 * share, 0)) : null),
     el("span", { class: "facts" }, el("span", {}, note ?? plural(prototype.size, "image", "images")),
       note ? null : el("span", { title: "concentration: small where images lie close" }, `φ\u00a0${short(prototype.concentration)}`)),
@@ -133,7 +133,7 @@ class Gallery {
     const panel = el("div", { class: "walk", tabindex: -1, role: "region", "aria-label": prototypeName(run, m, id) },
       crumbs,
       el("div", { class: "cols" },
-        el("div", { class: "pictures" }, prototype.nearest.map((place) => tile(run, place))),
+        el("div", { class: "pictures" }, prototype.nearest.map((entry) => tile(run, entry))),
         el("div", {},
           el("h3", {}, prototypeName(run, m, id)),
           el("p", { class: "note" }, `${plural(prototype.size, "image", "images")}, the ${count(prototype.nearest.length)} nearest shown; concentration φ ${short(prototype.concentration)}.`),

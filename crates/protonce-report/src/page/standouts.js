@@ -4,7 +4,7 @@ function images() {
   const { run } = page;
   const { analysis } = run;
   if (!analysis || !(analysis.typical.length || analysis.atypical.length)) return page.put("images", "Images", null);
-  const one = ([place, score]) => el("figure", {}, tile(run, place), el("figcaption", {}, apart(score)));
+  const one = ([entry, score]) => el("figure", {}, tile(run, entry), el("figcaption", {}, apart(score)));
   const group = (title, text, body, className = "") => body.length
     ? el("div", { class: `card ${className}` }, el("h3", {}, title), el("p", { class: "note" }, text), el("div", { class: `standouts ${className ? "pairs" : ""}` }, body)) : null;
   page.put("images", "Images that stand out", [
@@ -13,10 +13,10 @@ function images() {
       group("Most typical", "Nearest to its prototype, one of each coarse prototype. Numbers here are cosine distances.", analysis.typical.map(one)),
       group("Most atypical", "Farthest from its fifth nearest neighbour: odd ones out, or of a kind of their own.", analysis.atypical.map(one)),
       group("Near-duplicates", "Pairs that the encoder can hardly tell apart.", analysis.duplicates.map((pair) =>
-        el("figure", {}, el("div", { class: "two" }, pair.images.map((place) => tile(run, place))),
+        el("figure", {}, el("div", { class: "two" }, pair.images.map((entry) => tile(run, entry))),
           el("figcaption", {}, apart(pair.similarity), pair.identical ? [" ", el("span", { class: "badge" }, "same file")] : null))), "wide"),
-      group("Labels worth a second look", "Images whose label is not that of nearly all others of their prototype.", analysis.doubtful.map(([place, label, share]) =>
-        el("figure", {}, tile(run, place), el("figcaption", {}, `${labelOf(run, place) ?? "no label"} among ${percent(100 * share, 0)} ${analysis.classes[label]}`))), "wide"),
+      group("Labels worth a second look", "Images whose label is not that of nearly all others of their prototype.", analysis.doubtful.map(([entry, label, share]) =>
+        el("figure", {}, tile(run, entry), el("figcaption", {}, `${labelOf(run, entry) ?? "no label"} among ${percent(100 * share, 0)} ${analysis.classes[label]}`))), "wide"),
     ),
   ]);
 }

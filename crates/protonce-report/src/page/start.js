@@ -117,54 +117,54 @@ function sheetUrl(number) {
 
 const liveUrl = (run, index) => `runs/${content.runs.indexOf(run)}/images/${index}`;
 
-/** Whether there is a picture of the image at this place of the table. */
-const pictured = (run, place) =>
-  content.live ? run.images !== null : run.thumbnails !== null && place < run.thumbnails.tiles;
+/** Whether there is a picture of the image at this entry of the table. */
+const pictured = (run, entry) =>
+  content.live ? run.images !== null : run.thumbnails !== null && entry < run.thumbnails.tiles;
 
-/** Sheet, column, row and rows of the thumbnail of the image at this place of the table. */
-function sheetPlace(run, place) {
+/** Sheet, column, row and rows of the thumbnail of the image at this entry of the table. */
+function tileOf(run, entry) {
   const across = run.thumbnails.sheet;
   const per = across * across;
-  const sheet = Math.floor(place / per);
-  const within = place % per;
+  const sheet = Math.floor(entry / per);
+  const within = entry % per;
   const rows = Math.ceil(Math.min(per, run.thumbnails.tiles - sheet * per) / across);
   return { sheet, column: within % across, row: Math.floor(within / across), rows, across };
 }
 
-function nameOf(run, place) {
+function nameOf(run, entry) {
   const shown = run.analysis.images_shown;
-  return shown.names[place] || `image ${shown.index[place]}`;
+  return shown.names[entry] || `image ${shown.index[entry]}`;
 }
 
-function labelOf(run, place) {
+function labelOf(run, entry) {
   const label = run.analysis.images_shown.label;
-  return label && label[place] !== NONE ? run.analysis.classes[label[place]] : null;
+  return label && label[entry] !== NONE ? run.analysis.classes[label[entry]] : null;
 }
 
 /** A thumbnail. `quiet` ones are decoration beside a text that says the same. */
-function tile(run, place, { quiet = false, tip = true } = {}) {
-  const label = labelOf(run, place);
-  const name = nameOf(run, place);
+function tile(run, entry, { quiet = false, tip = true } = {}) {
+  const label = labelOf(run, entry);
+  const name = nameOf(run, entry);
   const said = label && !name.startsWith(`${label}/`) ? `${name}, ${label}` : name;
   const element = el("span", quiet
     ? { class: "tile", "aria-hidden": "true" }
     : { class: "tile", role: "img", "aria-label": said });
-  if (!pictured(run, place)) {
+  if (!pictured(run, entry)) {
     element.classList.add("none");
   } else if (content.live) {
-    const source = liveUrl(run, run.analysis.images_shown.index[place]);
+    const source = liveUrl(run, run.analysis.images_shown.index[entry]);
     const picture = el("img", { loading: "lazy", decoding: "async", alt: "", src: source });
     picture.addEventListener("error", () => { picture.remove(); element.classList.add("none"); });
     element.append(picture);
   } else {
-    const { sheet, column, row, rows, across } = sheetPlace(run, place);
+    const { sheet, column, row, rows, across } = tileOf(run, entry);
     element.style.backgroundImage = `url("${sheetUrl(sheet)}")`;
     element.style.backgroundSize = `${across * 100}% ${rows * 100}%`;
     const down = rows > 1 ? (100 * row) / (rows - 1) : 0;
     element.style.backgroundPosition = `${(100 * column) / (across - 1)}% ${down}%`;
   }
   if (tip) {
-    element.addEventListener("pointerenter", (event) => showImageTip(run, place, event));
+    element.addEventListener("pointerenter", (event) => showImageTip(run, entry, event));
     element.addEventListener("pointerleave", hideTip);
   }
   return element;
@@ -188,11 +188,11 @@ function hideTip() {
   tipBox.hidden = true;
 }
 
-function showImageTip(run, place, event, more = []) {
-  const label = labelOf(run, place);
+function showImageTip(run, entry, event, more = []) {
+  const label = labelOf(run, entry);
   const parts = [];
-  if (pictured(run, place)) parts.push(tile(run, place, { quiet: true, tip: false }));
-  parts.push(el("div", {}, nameOf(run, place)));
+  if (pictured(run, entry)) parts.push(tile(run, entry, { quiet: true, tip: false }));
+  parts.push(el("div", {}, nameOf(run, entry)));
   if (label) parts.push(el("div", { class: "row" }, el("b", {}, label)));
   showTip([...parts, ...more], event.clientX, event.clientY);
 }
