@@ -8,13 +8,13 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use protonce::device::device;
 use protonce::embeddings::{read, read_labels};
-use protonce::pretrain::{NamedTensors, write_file, write_tensors};
 use protonce::prototypes::Points;
-use protonce::report::{Choice, cluster_choice, save_png};
+use protonce::tensors::{self, NamedTensors};
 use protonce_kmeans::{
     Agreement, Clustering, ConcentrationOptions, Init, Iteration, KMeans, Metric, Quality,
     SingleProcess, agreement, concentration,
 };
+use protonce_report::{ClusterCount, cluster_choice, save_png};
 use protonce_run::Clusters;
 use serde::Serialize;
 use tch::Tensor;
@@ -196,10 +196,10 @@ fn ladder(rows: i64) -> Vec<i64> {
 
 /// Draws the choice, and names the number of clusters that stand apart best.
 fn suggest(arguments: &Arguments, summary: &Summary) -> anyhow::Result<()> {
-    let choices: Vec<Choice> = summary
+    let choices: Vec<ClusterCount> = summary
         .granularities
         .iter()
-        .map(|granularity| Choice {
+        .map(|granularity| ClusterCount {
             clusters: granularity.quality.clusters,
             objective: granularity.quality.objective,
             silhouette: granularity.silhouette,
@@ -268,10 +268,10 @@ fn sentence(granularity: &Granularity) -> String {
     )
 }
 
-fn save(out: &Path, summary: &Summary, tensors: &NamedTensors) -> anyhow::Result<()> {
+fn save(out: &Path, summary: &Summary, found: &NamedTensors) -> anyhow::Result<()> {
     std::fs::create_dir_all(out)
         .with_context(|| format!("cannot make the folder {}", out.display()))?;
-    write_tensors(&out.join("clusters.safetensors"), tensors)?;
-    write_file(&out.join("clusters.json"), &serde_json::to_vec_pretty(summary)?)?;
+    tensors::write(&out.join("clusters.safetensors"), found)?;
+    protonce_run::write_file(&out.join("clusters.json"), &serde_json::to_vec_pretty(summary)?)?;
     Ok(())
 }

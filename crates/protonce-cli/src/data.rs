@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::ProgressBar;
-use protonce::report::save_png;
 use protonce_images::data::Dataset;
 use protonce_images::views::{
     Broken, DataReport, Encoding, PackOptions, PackReport, Sizes, check, pack, view_grid,
 };
+use protonce_report::save_png;
 use protonce_run::Config;
 
 use crate::flags::{ViewFlags, preset_names};

@@ -8,9 +8,9 @@ use indicatif::ProgressBar;
 use protonce::device::device;
 use protonce::embeddings::{Embed, Neighbour, Summary, embed, embed_image, nearest, read};
 use protonce::encoder::Precision;
-use protonce::report::{Neighbours, Shown, neighbour_grid, save_png};
 use protonce::weights::Weights;
 use protonce_images::data::Dataset;
+use protonce_report::{Neighbours, Shown, neighbour_grid, save_png};
 
 use crate::eval::OutputChoice;
 use crate::pictures::rgb;

@@ -16,6 +16,7 @@ mod pictures;
 mod pretrain;
 mod progress;
 mod report;
+#[cfg(feature = "serve")]
 mod serve;
 mod threads;
 mod weights;
@@ -68,6 +69,7 @@ enum Command {
     /// Write a page that shows what a run discovered and how it went.
     Report(report::Arguments),
     /// Show the same page live while runs go on.
+    #[cfg(feature = "serve")]
     Serve(serve::Arguments),
     /// Measure this machine.
     #[command(subcommand)]
@@ -105,6 +107,7 @@ fn run() -> anyhow::Result<()> {
         Command::Weights(command) => weights::run(&command),
         Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        #[cfg(feature = "serve")]
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Bench(command) => bench::run(&command),
         Command::Data(command) => data::run(&command),

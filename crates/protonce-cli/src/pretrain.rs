@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use anyhow::Context;
 use clap::Args;
 use protonce::device::device;
-use protonce::pretrain::{Outcome, RunError, RunFolder, Setup, Start, pretrain};
-use protonce::report::TensorBoard;
+use protonce::pretrain::{Outcome, Setup, Start, pretrain};
 use protonce::world::World;
 use protonce_images::data::Dataset;
-use protonce_run::{Config, ConfigError, Event, Progress, Task};
+use protonce_report::TensorBoard;
+use protonce_run::{Config, ConfigError, Event, Progress, RunError, RunFolder, Task};
 use serde::Serialize;
 
 use crate::flags::{RunFlags, layers, preset_names};

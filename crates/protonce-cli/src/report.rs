@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use protonce::report::{ReportOptions, ReportWork, write_report};
+use protonce_report::{ReportOptions, ReportTask, write_report};
 
 /// A page without network: summary, curves, prototypes from coarse to fine, a map, labels,
 /// images that stand out.
@@ -38,9 +38,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let summary = write_report(&arguments.run, &options, &out, &mut |task, done, total| {
         if current.replace(task) != Some(task) {
             let name = match task {
-                ReportWork::Map => "map {bar:30} {pos} %",
-                ReportWork::Changes => "changes {bar:30} {pos}/{len} expectation steps",
-                ReportWork::Thumbnails => "thumbnails {bar:30} {pos}/{len}",
+                ReportTask::Map => "map {bar:30} {pos} %",
+                ReportTask::Agreements => "changes {bar:30} {pos}/{len} expectation steps",
+                ReportTask::Thumbnails => "thumbnails {bar:30} {pos}/{len}",
             };
             if let Ok(style) = ProgressStyle::with_template(name) {
                 bar.set_style(style);

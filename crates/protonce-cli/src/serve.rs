@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
-use protonce::report::{ServeOptions, serve};
+use protonce_report::{ServeOptions, serve};
 
 /// The report of one or more runs, live: points appear as they are logged, prototypes after every
 /// expectation step.

@@ -3,7 +3,7 @@
 //!
 //! The files of a large data set are larger than the memory of a small machine, so that
 //! [`TensorFile::open`] reads the header alone and [`TensorFile::rows`] hands values on in blocks.
-//! Whoever reads names the type and the shape that they expect; anything else is an error that says
+//! A reader names the type and the shape that it expects; anything else is an error that says
 //! what was found. [`write_tensors`] writes what the `safetensors` crate would, but tensor by tensor, and
 //! through a renamed scratch file.
 
@@ -35,7 +35,7 @@ pub enum TensorFileError {
         source: io::Error,
     },
     /// It cannot be written.
-    #[error("cannot write {}: {source}; choose a writable folder with free space", path.display())]
+    #[error("cannot write {}: {source}; choose a writable --out with free space", path.display())]
     Write {
         /// The file.
         path: PathBuf,

@@ -58,8 +58,6 @@ pub mod weights;
 
 pub mod embeddings;
 
-pub mod report;
-
 pub mod device;
 pub mod profile;
 pub mod tensors;

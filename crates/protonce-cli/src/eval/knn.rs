@@ -6,9 +6,9 @@ use anyhow::bail;
 use clap::Args;
 use image::RgbImage;
 use protonce::encoder::Output;
-use protonce::report::{Neighbours, Shown, neighbour_grid, save_png};
 use protonce::transfer::{Knn, knn_accuracy, neighbours, recall};
 use protonce_images::data::Dataset;
+use protonce_report::{Neighbours, Shown, neighbour_grid, save_png};
 use serde_json::json;
 
 use super::progress::with_spinner;

@@ -205,7 +205,7 @@ fn large_run_is_reported_within_bounds_and_feels_light() {
     let zooming = browser.text(&format!("{frames}((i) => ({wheel}))"));
     println!(
         "a frame while zooming the map of {} images: {zooming}",
-        browser.number("content.runs[0].discovery.sampled")
+        browser.number("content.runs[0].analysis.sampled")
     );
     browser.picture("large-map", false);
     assert_eq!(browser.complaints, [""; 0]);

@@ -147,7 +147,7 @@ fn a_person_finds_everything_in_the_report() {
     browser.until("document.querySelector('.mapbox canvas').width > 300");
     let spot = browser.value(
         "(() => { const b = document.querySelector('.mapbox canvas').getBoundingClientRect(); \
-         const s = content.runs[0].discovery.images_shown; const side = Math.min(b.width, b.height) * 0.94; \
+         const s = content.runs[0].analysis.images_shown; const side = Math.min(b.width, b.height) * 0.94; \
          return [b.left + b.width / 2 + (s.x[0] / 65534 - 0.5) * side, b.top + b.height / 2 + (s.y[0] / 65534 - 0.5) * side]; })()",
     );
     let (x, y) = (spot[0].as_f64().unwrap(), spot[1].as_f64().unwrap());

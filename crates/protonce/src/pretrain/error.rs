@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use protonce_images::views::LoaderError;
-use protonce_run::ConfigError;
+use protonce_run::{ConfigError, RunError};
 
-use super::run_folder::RunError;
 use crate::encoder::EncoderError;
 use crate::prototypes::PrototypeError;
+use crate::tensors::TensorError;
 use crate::transfer::TransferError;
 
 /// What can stop a run.
@@ -16,6 +16,9 @@ pub enum PretrainError {
     /// The run folder.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// Tensors of the run folder.
+    #[error(transparent)]
+    Tensors(#[from] TensorError),
     /// Settings.
     #[error(transparent)]
     Config(#[from] ConfigError),

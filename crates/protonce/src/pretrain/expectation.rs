@@ -11,13 +11,14 @@ use protonce_kmeans::{
     ConcentrationOptions, KMeans, Metric, Quality, concentration, normalised_mutual_information,
 };
 use protonce_run::{Event, Progress, Task};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::batches::evaluation_loader;
 use super::error::PretrainError;
 use super::run::{CurrentPrototypes, Run};
 use crate::encoder::{Output, extract};
 use crate::prototypes::{Points, Prototypes};
+use crate::tensors::{Writable, values};
 
 /// An embedding per image, and which images have one.
 struct Embeddings {
@@ -46,7 +47,7 @@ impl Run<'_, '_> {
         };
         let readable = Tensor::from_slice(&images).to_device(self.device);
         let points = Points::from_tensor(&rows.index_select(0, &readable), Metric::Euclidean)?;
-        let before = self.prototypes.assignments_of(&images);
+        let before = self.prototypes.assignments_of(&images)?;
         let clusters = self.config.clusters.counts(images.len());
         let (mut prototypes, mut granularities) = (Vec::new(), Vec::new());
         for (m, &count) in clusters.iter().enumerate() {
@@ -71,7 +72,7 @@ impl Run<'_, '_> {
             prototypes.push(Prototypes::new(&clustering, &concentration, &images, all, device));
         }
         self.save_prototypes(epoch, &prototypes)?;
-        self.folder.save_prototypes("embeddings", &vec![("embeddings".to_owned(), rows)])?;
+        self.folder.save_embeddings(Writable::new(&rows)?)?;
         self.event(Event::Expectation {
             epoch,
             images: images.len(),
@@ -90,8 +91,7 @@ impl Run<'_, '_> {
         let count = self.dataset.len();
         let known: Vec<bool> = match &bank {
             None => vec![false; count],
-            Some(bank) => Vec::try_from(&bank.any_dim(1, false).to_device(Device::Cpu))
-                .unwrap_or_else(|_| vec![false; count]),
+            Some(bank) => values(&bank.any_dim(1, false))?,
         };
         let missing: Vec<usize> = (0..count)
             .filter(|index| !known[*index] && !self.unreadable.contains_key(index))

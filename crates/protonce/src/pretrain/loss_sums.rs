@@ -5,7 +5,7 @@ use std::ops::AddAssign;
 use protonce_run::Measures;
 use tch::{Device, Kind, Tensor};
 
-/// LossSums over images of the loss terms and accuracies, kept on the device so that no step waits for
+/// Sums over images of the loss terms and accuracies, kept on the device so that no step waits for
 /// it: float64 [images, loss, instance loss, instance accuracy, images with prototypes, prototype
 /// loss, prototype accuracy].
 pub(super) struct LossSums(Tensor);
@@ -33,7 +33,7 @@ impl LossSums {
         LossSums(Tensor::stack(&row, 0) * images as f64)
     }
 
-    /// LossSums that were saved.
+    /// Sums that were saved.
     pub(super) fn restore(values: &[f64], device: Device) -> LossSums {
         match values.len() {
             7 => LossSums(Tensor::from_slice(values).to_device(device)),

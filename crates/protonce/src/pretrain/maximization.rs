@@ -8,17 +8,17 @@ use tch::{Device, Kind, Tensor};
 
 use super::error::PretrainError;
 use super::loss_sums::LossSums;
-use super::run_folder::{NamedTensors, RunError};
 use super::setup::precision;
 use crate::contrast::{Contrast, Queue, info_nce, proto_nce, sample_negatives};
 use crate::encoder::convolution::ConvPlan;
 use crate::encoder::{MomentumPair, Sgd, upload};
 use crate::profile::{self, Part};
 use crate::prototypes::Prototypes;
+use crate::tensors::NamedTensors;
 use crate::world::World;
 use protonce_images::random::{Purpose, generator};
 use protonce_images::views::Batch;
-use protonce_run::{Config, Expectation, Method};
+use protonce_run::{Config, Expectation, Method, RunError};
 
 /// Everything that training changes.
 pub(super) struct Trainer {

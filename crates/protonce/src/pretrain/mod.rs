@@ -17,18 +17,14 @@ mod maximization;
 pub mod measure;
 mod order;
 mod run;
-pub(crate) mod run_folder;
 mod setup;
+mod stored_prototypes;
 mod validation;
 
 use protonce_run::{Method, Observer, Task};
 
 pub use error::PretrainError;
 use run::Run;
-pub use run_folder::{
-    NamedTensors, RunError, RunFolder, data_fingerprint, prototype_files, read_events, write_file,
-    write_tensors,
-};
 pub use setup::{Setup, Start};
 
 /// How a run came to its end.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use protonce_images::data::Dataset;
 use protonce_images::views::{Crops, Loader, LoaderOptions, Unreadable};
-use protonce_run::{Config, Event, Observer, Progress, Task};
+use protonce_run::{CheckpointState, Config, Event, Observer, Progress, RunFolder, Task};
 use tch::{Device, Tensor};
 
 use super::batches::Batches;
@@ -14,10 +14,11 @@ use super::error::PretrainError;
 use super::loss_sums::LossSums;
 use super::maximization::Trainer;
 use super::order::order;
-use super::run_folder::{NamedTensors, Position, RunFolder};
 use super::setup::{Setup, Start, check_sizes, choose_conv_plan};
+use super::stored_prototypes::{from_file, to_file};
 use super::validation::Validation;
 use crate::prototypes::Prototypes;
+use crate::tensors::{TensorError, Writable, read_all, values};
 
 /// A run in progress.
 pub(super) struct Run<'a, 'b> {
@@ -68,11 +69,10 @@ impl CurrentPrototypes {
     }
 
     /// Which prototypes `images` are assigned to, for each granularity: [images], −1 where unknown.
-    pub(super) fn assignments_of(&self, images: &[i64]) -> Vec<Vec<i64>> {
+    pub(super) fn assignments_of(&self, images: &[i64]) -> Result<Vec<Vec<i64>>, TensorError> {
         let rows = Tensor::from_slice(images);
-        let assignment = |granularity: &Prototypes| {
-            Vec::try_from(&granularity.assignment.index_select(0, &rows)).unwrap_or_default()
-        };
+        let assignment =
+            |granularity: &Prototypes| values(&granularity.assignment.index_select(0, &rows));
         self.granularities.iter().map(assignment).collect()
     }
 }
@@ -118,20 +118,22 @@ impl<'a, 'b> Run<'a, 'b> {
             validation,
         };
         if let Some(checkpoint) = checkpoint {
-            let position = checkpoint.position;
-            if position.data_fingerprint != run.fingerprint {
+            let encoder = read_all(&mut checkpoint.encoder()?)?;
+            let training = read_all(&mut checkpoint.training()?)?;
+            let state = checkpoint.state;
+            if state.data_fingerprint != run.fingerprint {
                 let data = run.dataset.argument().to_owned();
                 return Err(PretrainError::OtherData { data });
             }
-            run.trainer.load(&checkpoint.encoder, checkpoint.training, position.queue_position)?;
-            run.epoch = position.epoch;
-            run.step = position.step;
-            run.epoch_sums = LossSums::restore(&position.epoch_sums, device);
-            run.unreadable = position.unreadable.into_iter().map(|bad| (bad.index, bad)).collect();
+            run.trainer.load(&encoder, training, state.queue_position)?;
+            run.epoch = state.epoch;
+            run.step = state.step;
+            run.epoch_sums = LossSums::restore(&state.epoch_sums, device);
+            run.unreadable = state.unreadable.into_iter().map(|bad| (bad.index, bad)).collect();
             run.prototypes = run.stored_prototypes()?;
         }
         if start == Start::Resume {
-            run.folder.update_settings(config)?;
+            run.folder.write_settings(config)?;
         }
         Ok(run)
     }
@@ -262,7 +264,7 @@ impl<'a, 'b> Run<'a, 'b> {
         let path = self.folder.checkpoint_path(self.epoch, self.step);
         // The line first: the checkpoint knows how long the file of events was.
         self.event(Event::Checkpoint { epoch: self.epoch, step: self.step, path })?;
-        let position = Position {
+        let state = CheckpointState {
             epoch: self.epoch,
             step: self.step,
             queue_position: self.trainer.queue.position(),
@@ -274,7 +276,8 @@ impl<'a, 'b> Run<'a, 'b> {
             views: self.config.views.clone(),
         };
         let (encoder, training) = self.trainer.named_tensors();
-        self.folder.save(&position, &encoder, &training, self.config.keep)?;
+        let (encoder, training) = (Writable::all(&encoder)?, Writable::all(&training)?);
+        self.folder.save(&state, &encoder, &training, self.config.keep)?;
         Ok(())
     }
 
@@ -284,13 +287,7 @@ impl<'a, 'b> Run<'a, 'b> {
         epoch: usize,
         granularities: &[Prototypes],
     ) -> Result<(), PretrainError> {
-        let mut tensors = NamedTensors::new();
-        for (m, granularity) in granularities.iter().enumerate() {
-            tensors.push((format!("assignment.{m}"), granularity.assignment.shallow_clone()));
-            tensors.push((format!("prototypes.{m}"), granularity.prototypes.shallow_clone()));
-            tensors.push((format!("concentration.{m}"), granularity.concentration.shallow_clone()));
-        }
-        Ok(self.folder.save_prototypes(&expectation_name(epoch), &tensors)?)
+        Ok(self.folder.save_prototypes(epoch, &to_file(granularities)?)?)
     }
 
     /// The prototypes of the newest E-step that was done before where the run stands.
@@ -302,10 +299,8 @@ impl<'a, 'b> Run<'a, 'b> {
             _ => wanted,
         };
         let Some(newest) = newest else { return Ok(CurrentPrototypes::none()) };
-        match self.folder.read_prototypes(&expectation_name(newest)) {
-            Ok(stored) => {
-                Ok(CurrentPrototypes::of(newest, restore_prototypes(&stored, self.device)))
-            }
+        match self.folder.read_prototypes(newest) {
+            Ok(stored) => Ok(CurrentPrototypes::of(newest, from_file(&stored, self.device))),
             Err(error) if wanted == Some(newest) && self.epoch < self.config.epochs => {
                 Err(error.into())
             }
@@ -323,25 +318,4 @@ impl<'a, 'b> Run<'a, 'b> {
     pub(super) fn progress(&mut self, task: Task, done: usize, total: usize) {
         (self.observer)(Progress::Task { task, done, total });
     }
-}
-
-/// The file of an E-step's prototypes.
-fn expectation_name(epoch: usize) -> String {
-    format!("epoch-{epoch:04}")
-}
-
-fn restore_prototypes(tensors: &NamedTensors, device: Device) -> Vec<Prototypes> {
-    let find = |name: String| {
-        let found = tensors.iter().find(|(known, _)| *known == name);
-        found.map(|(_, tensor)| tensor)
-    };
-    (0..)
-        .map_while(|m| {
-            Some(Prototypes {
-                assignment: find(format!("assignment.{m}"))?.shallow_clone(),
-                prototypes: find(format!("prototypes.{m}"))?.to_device(device),
-                concentration: find(format!("concentration.{m}"))?.to_device(device),
-            })
-        })
-        .collect()
 }

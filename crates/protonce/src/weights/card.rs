@@ -7,10 +7,8 @@ use protonce_pth::Value as PthValue;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::pretrain::run_folder::Position;
-use crate::pretrain::{RunFolder, read_events};
 use protonce_images::views::ViewConfig;
-use protonce_run::EncoderConfig;
+use protonce_run::{Checkpoint, EncoderConfig, Event, RunFolder, read_events};
 
 /// Where weights come from. Whatever is not known is left out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -85,9 +83,10 @@ impl Card {
         }
     }
 
-    /// What the run that wrote the checkpoint in `folder` knows. The card is no reason to fail: what
-    /// cannot be read is left out.
-    pub(super) fn of_run(folder: &Path, position: &Position) -> Card {
+    /// What the run that wrote a checkpoint knows. The card is no reason to fail: what cannot be read is
+    /// left out.
+    pub(super) fn of_run(checkpoint: &Checkpoint) -> Card {
+        let (folder, state) = (checkpoint.folder(), &checkpoint.state);
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         let run = folder.parent().and_then(Path::parent).unwrap_or(&folder);
         let table = RunFolder::settings(run).unwrap_or_default();
@@ -103,31 +102,33 @@ impl Card {
 
         let events = read_events(run).unwrap_or_default();
         // Of an earlier checkpoint, only what had happened by then.
-        let last = |event: &str, epochs: u64| {
-            let happened = |found: &&Value| {
-                found["event"] == event && found["epoch"].as_u64().is_some_and(|n| n <= epochs)
-            };
-            let mut found = events.iter().rfind(happened)?.as_object()?.clone();
+        let last = |happened: &dyn Fn(&Event) -> bool| {
+            let found = events.iter().rfind(|event| happened(event))?;
+            let Value::Object(mut found) = serde_json::to_value(found).ok()? else { return None };
             for unrelated in ["event", "seconds", "waited"] {
                 found.remove(unrelated);
             }
             Some(found)
         };
-        let epochs = position.epoch as u64;
-        let training = last("epoch", epochs.saturating_sub(1)).unwrap_or_default();
+        let epochs = state.epoch;
+        let trained =
+            |event: &Event| matches!(event, Event::Epoch { epoch, .. } if *epoch < epochs.max(1));
+        let evaluated =
+            |event: &Event| matches!(event, Event::Evaluation { epoch, .. } if *epoch <= epochs);
+        let training = last(&trained).unwrap_or_default();
         let images = training.get("images").and_then(Value::as_u64);
         Card {
             origin: "a protonce run".to_owned(),
             method,
-            epochs: Some(position.epoch),
+            epochs: Some(epochs),
             data: Some(DataSummary {
                 name,
                 images,
-                fingerprint: position.data_fingerprint.clone(),
+                fingerprint: state.data_fingerprint.clone(),
             }),
             settings,
             training,
-            evaluation: last("evaluation", epochs).unwrap_or_default(),
+            evaluation: last(&evaluated).unwrap_or_default(),
             licence: None,
         }
     }

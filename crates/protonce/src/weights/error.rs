@@ -4,10 +4,10 @@ use std::io;
 use std::path::PathBuf;
 
 use protonce_pth::PthError;
+use protonce_run::RunError;
 
 use super::Target;
 use crate::encoder::EncoderError;
-use crate::pretrain::RunError;
 use crate::tensors::TensorError;
 
 /// Why weights cannot be read or written.

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
+use protonce_run::Checkpoint;
 use tch::Tensor;
 
 use super::pth::{read_tensor, state_dict};
 use super::read::looks_like_safetensors;
-use super::{WeightsError, run};
-use crate::pretrain::run_folder;
-use crate::tensors::NamedTensors;
+use super::WeightsError;
+use crate::tensors::{NamedTensors, read_all};
 
 /// What only further training needs of the weights in `path`, for the published layout: the momentum
 /// encoder (`momentum_encoder.NAME`), the `queue` [r, dim] and the `queue_position` [1]; empty where there
@@ -17,10 +17,11 @@ use crate::tensors::NamedTensors;
 /// # Errors
 /// When the file cannot be read.
 pub fn training_state(path: &Path) -> Result<NamedTensors, WeightsError> {
-    if let Some(folder) = run::checkpoint(path) {
-        let mut training = run_folder::read_tensors(&folder.join("training.safetensors"))?;
+    if let Some(folder) = Checkpoint::find(path) {
+        let checkpoint = Checkpoint::read(&folder)?;
+        let mut training = read_all(&mut checkpoint.training()?)?;
         training.retain(|(name, _)| name != "velocity");
-        let position = run_folder::read_position(&folder)?.queue_position;
+        let position = checkpoint.state.queue_position;
         training.push(("queue_position".to_owned(), Tensor::from_slice(&[position])));
         return Ok(training);
     }
