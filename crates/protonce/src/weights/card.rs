@@ -121,11 +121,7 @@ impl Card {
             origin: "a protonce run".to_owned(),
             method,
             epochs: Some(epochs),
-            data: Some(DataSummary {
-                name,
-                images,
-                fingerprint: state.data_fingerprint.clone(),
-            }),
+            data: Some(DataSummary { name, images, fingerprint: state.data_fingerprint.clone() }),
             settings,
             training,
             evaluation: last(&evaluated).unwrap_or_default(),

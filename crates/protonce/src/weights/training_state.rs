@@ -5,9 +5,9 @@ use std::path::Path;
 use protonce_run::Checkpoint;
 use tch::Tensor;
 
+use super::WeightsError;
 use super::pth::{read_tensor, state_dict};
 use super::read::looks_like_safetensors;
-use super::WeightsError;
 use crate::tensors::{NamedTensors, read_all};
 
 /// What only further training needs of the weights in `path`, for the published layout: the momentum
