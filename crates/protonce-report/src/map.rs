@@ -5,7 +5,7 @@
 //! directions. Without the feature `map` there is none.
 
 #[cfg(feature = "map")]
-use faer::{Mat, MatRef, Side};
+use nalgebra::{DMatrix, DMatrixView};
 
 use crate::neighbours::Neighbours;
 
@@ -64,32 +64,20 @@ fn principal_plane(embeddings: &[f32], dim: usize) -> Option<Vec<f32>> {
     /// Spread of the plane's coordinates.
     const SPREAD: f64 = 1e-4;
     let count = embeddings.len() / dim;
-    let rows = MatRef::from_row_major_slice(embeddings, count, dim);
-    let means: Vec<f64> = (0..dim)
-        .map(|column| {
-            (0..count).map(|row| f64::from(rows[(row, column)])).sum::<f64>() / count as f64
-        })
-        .collect();
-    let centred =
-        Mat::from_fn(count, dim, |row, column| f64::from(rows[(row, column)]) - means[column]);
-    let mut covariance = Mat::zeros(dim, dim);
-    faer::linalg::matmul::matmul(
-        covariance.as_mut(),
-        faer::Accum::Replace,
-        centred.transpose(),
-        centred.as_ref(),
-        1.0,
-        faer::Par::Seq,
-    );
+    // Column-major, so that a row of embeddings is a column: [dim, rows].
+    let mut centred = DMatrixView::from_slice(embeddings, dim, count).map(f64::from);
+    let mean = centred.column_mean();
+    centred.column_iter_mut().for_each(|mut row| row -= &mean);
+    let covariance: DMatrix<f64> = &centred * centred.transpose();
+    let eigen = covariance.symmetric_eigen();
     // By rising spread.
-    let directions = covariance.self_adjoint_eigen(Side::Lower).ok()?;
-    let directions = directions.U();
+    let mut order: Vec<usize> = (0..dim).collect();
+    order.sort_by(|&a, &b| eigen.eigenvalues[a].total_cmp(&eigen.eigenvalues[b]));
     let mut plane = vec![0.0; 2 * count];
-    for (axis, direction) in (dim.saturating_sub(2)..dim).enumerate() {
-        for (row, point) in plane.chunks_exact_mut(2).enumerate() {
-            point[axis] = (0..dim)
-                .map(|column| centred[(row, column)] * directions[(column, direction)])
-                .sum();
+    for (axis, &direction) in order[dim.saturating_sub(2)..].iter().enumerate() {
+        let along = centred.tr_mul(&eigen.eigenvectors.column(direction));
+        for (point, &coordinate) in plane.chunks_exact_mut(2).zip(&along) {
+            point[axis] = coordinate;
         }
     }
     let mean = plane.iter().sum::<f64>() / plane.len() as f64;

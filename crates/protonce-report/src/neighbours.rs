@@ -2,8 +2,7 @@
 
 use std::cmp::Ordering;
 
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
+use nalgebra::{DMatrix, DMatrixView};
 use rayon::prelude::*;
 
 /// The nearest rows of every row.
@@ -35,23 +34,20 @@ impl Neighbours {
         if nearest == 0 {
             return found;
         }
-        let all = MatRef::from_row_major_slice(embeddings, count, dim);
+        // Column-major, so that a row of embeddings is a column: [dim, rows].
+        let all = DMatrixView::from_slice(embeddings, dim, count);
+        // A copy once, since nalgebra multiplies fast only what is not transposed.
+        let rows_of_all = all.transpose();
         let block = (BLOCK / count).max(1);
         let starts: Vec<usize> = (0..count).step_by(block).collect();
         let blocks: Vec<Vec<(f32, u32)>> = starts
             .into_par_iter()
             .map(|start| {
                 let length = block.min(count - start);
-                let mut similarities = vec![0.0; length * count];
-                matmul(
-                    MatMut::from_row_major_slice_mut(&mut similarities, length, count),
-                    Accum::Replace,
-                    all.subrows(start, length),
-                    all.transpose(),
-                    1.0,
-                    Par::Seq,
-                );
-                let rows = similarities.chunks_exact(count).enumerate();
+                // Each row against all: [rows, length].
+                let mut similarities = DMatrix::zeros(count, length);
+                similarities.gemm(1.0, &rows_of_all, &all.columns(start, length), 0.0);
+                let rows = similarities.as_slice().chunks_exact(count).enumerate();
                 rows.flat_map(|(row, similarities)| nearest_in(similarities, start + row, nearest))
                     .collect()
             })
