@@ -190,6 +190,7 @@ impl History {
     }
 
     /// The newest expectation step that was logged: the epoch that it began.
+    #[cfg(feature = "serve")]
     pub(crate) fn newest_expectation(&self) -> Option<usize> {
         self.expectations.last().map(|expectation| expectation.epoch)
     }

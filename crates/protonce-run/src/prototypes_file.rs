@@ -15,7 +15,7 @@ use crate::{Dtype, RawTensor, TensorData, TensorFile, TensorFileError, write_ten
 pub struct Granularity {
     /// The prototype of each image: \[images\]; −1 for an image that could not be read.
     pub assignment: Vec<i64>,
-    /// L2-normalised centroids, row by row: \[prototypes, dim\].
+    /// L2-normalised centroids, row by row: \[prototypes, dim\]; as they are in [`write_clusters`].
     pub prototypes: Vec<f32>,
     /// The length of a prototype.
     pub dim: usize,
