@@ -9,15 +9,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use protonce::device::device;
 use protonce::embeddings::{read, read_labels};
 use protonce::prototypes::Points;
-use protonce::tensors::{self, NamedTensors};
 use protonce_kmeans::{
     Agreement, Clustering, ConcentrationOptions, Init, Iteration, KMeans, Metric, Quality,
     SingleProcess, agreement, concentration,
 };
 use protonce_report::{ClusterCount, cluster_choice, save_png};
-use protonce_run::Clusters;
+use protonce_run::{Clusters, write_clusters};
 use serde::Serialize;
-use tch::Tensor;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -114,6 +112,9 @@ struct Granularity {
     seconds: f64,
 }
 
+/// What `clusters.safetensors` holds: each granularity, and the row nearest to each of its centroids.
+type Found = Vec<(protonce_run::Granularity, Vec<i64>)>;
+
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let device = device(&arguments.device)?;
     let embeddings = read(&arguments.embeddings)?;
@@ -146,7 +147,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         seed: arguments.seed,
         threads: arguments.threads,
     };
-    let mut tensors = NamedTensors::new();
+    let mut found = Found::new();
     let mut granularities = Vec::new();
     let counts = match arguments.suggest {
         true => ladder(points.count() as i64),
@@ -165,7 +166,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bar.finish_and_clear();
         let seconds = start.elapsed().as_secs_f64();
         let granularity =
-            describe(arguments, &points, clustering, labels.as_deref(), seconds, &mut tensors);
+            describe(arguments, &points, clustering, labels.as_deref(), seconds, &mut found);
         if !arguments.quiet {
             eprintln!("{}", sentence(&granularity));
         }
@@ -176,7 +177,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let embeddings = arguments.embeddings.clone();
     let summary = Summary { embeddings, rows: points.count(), dim, granularities };
-    save(&arguments.out, &summary, &tensors)?;
+    save(&arguments.out, &summary, &found)?;
     if arguments.suggest {
         suggest(arguments, &summary)?;
     }
@@ -215,14 +216,14 @@ fn suggest(arguments: &Arguments, summary: &Summary) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Names the tensors of a granularity, and puts it in numbers.
+/// Puts a granularity in numbers, and adds what is stored of it to `found`.
 fn describe(
     arguments: &Arguments,
     points: &Points,
     clustering: Clustering,
     labels: Option<&[i64]>,
     seconds: f64,
-    tensors: &mut NamedTensors,
+    found: &mut Found,
 ) -> Granularity {
     let options =
         ConcentrationOptions { temperature: arguments.temperature, smoothing: arguments.smoothing };
@@ -235,12 +236,11 @@ fn describe(
         iterations: clustering.history.clone(),
         seconds,
     };
-    let m = tensors.len() / 4;
-    let centroids = Tensor::from_slice(&clustering.centroids).view([-1, clustering.dim as i64]);
-    tensors.push((format!("assignment.{m}"), Tensor::from_slice(&clustering.assignment)));
-    tensors.push((format!("medoids.{m}"), Tensor::from_slice(&clustering.medoids())));
-    tensors.push((format!("centroids.{m}"), centroids));
-    tensors.push((format!("concentration.{m}"), Tensor::from_slice(&concentration)));
+    let medoids = clustering.medoids();
+    let Clustering { centroids, dim, assignment, .. } = clustering;
+    let stored =
+        protonce_run::Granularity { assignment, prototypes: centroids, dim, concentration };
+    found.push((stored, medoids));
     granularity
 }
 
@@ -268,10 +268,10 @@ fn sentence(granularity: &Granularity) -> String {
     )
 }
 
-fn save(out: &Path, summary: &Summary, found: &NamedTensors) -> anyhow::Result<()> {
+fn save(out: &Path, summary: &Summary, found: &Found) -> anyhow::Result<()> {
     std::fs::create_dir_all(out)
         .with_context(|| format!("cannot make the folder {}", out.display()))?;
-    tensors::write(&out.join("clusters.safetensors"), found)?;
+    write_clusters(&out.join("clusters.safetensors"), found)?;
     protonce_run::write_file(&out.join("clusters.json"), &serde_json::to_vec_pretty(summary)?)?;
     Ok(())
 }
