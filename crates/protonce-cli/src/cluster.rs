@@ -14,9 +14,8 @@ use protonce_kmeans::{
     SingleProcess, agreement, concentration,
 };
 use protonce_report::{ClusterCount, cluster_choice, save_png};
-use protonce_run::Clusters;
+use protonce_run::{Clusters, write_clusters};
 use serde::Serialize;
-use tch::Tensor;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -113,6 +112,9 @@ struct Granularity {
     seconds: f64,
 }
 
+/// What `clusters.safetensors` holds: each granularity, and the row nearest to each of its centroids.
+type Found = Vec<(protonce_run::Granularity, Vec<i64>)>;
+
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let device = device(&arguments.device)?;
     let embeddings = read(&arguments.embeddings)?;
@@ -145,7 +147,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         seed: arguments.seed,
         threads: arguments.threads,
     };
-    let mut stored = Vec::new();
+    let mut found = Found::new();
     let mut granularities = Vec::new();
     let counts = match arguments.suggest {
         true => ladder(points.count() as i64),
@@ -164,7 +166,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bar.finish_and_clear();
         let seconds = start.elapsed().as_secs_f64();
         let granularity =
-            describe(arguments, &points, clustering, labels.as_deref(), seconds, &mut stored);
+            describe(arguments, &points, clustering, labels.as_deref(), seconds, &mut found);
         if !arguments.quiet {
             eprintln!("{}", sentence(&granularity));
         }
@@ -175,7 +177,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let embeddings = arguments.embeddings.clone();
     let summary = Summary { embeddings, rows: points.count(), dim, granularities };
-    save(&arguments.out, &summary, &stored)?;
+    save(&arguments.out, &summary, &found)?;
     if arguments.suggest {
         suggest(arguments, &summary)?;
     }
@@ -214,14 +216,14 @@ fn suggest(arguments: &Arguments, summary: &Summary) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts a granularity in numbers, and adds what is stored of it.
+/// Puts a granularity in numbers, and adds what is stored of it to `found`.
 fn describe(
     arguments: &Arguments,
     points: &Points,
     clustering: Clustering,
     labels: Option<&[i64]>,
     seconds: f64,
-    stored: &mut Vec<(protonce_run::Granularity, Vec<i64>)>,
+    found: &mut Found,
 ) -> Granularity {
     let options =
         ConcentrationOptions { temperature: arguments.temperature, smoothing: arguments.smoothing };
@@ -235,10 +237,10 @@ fn describe(
         seconds,
     };
     let medoids = clustering.medoids();
-    let Clustering { assignment, centroids, dim, .. } = clustering;
-    let clusters =
+    let Clustering { centroids, dim, assignment, .. } = clustering;
+    let stored =
         protonce_run::Granularity { assignment, prototypes: centroids, dim, concentration };
-    stored.push((clusters, medoids));
+    found.push((stored, medoids));
     granularity
 }
 
@@ -266,14 +268,10 @@ fn sentence(granularity: &Granularity) -> String {
     )
 }
 
-fn save(
-    out: &Path,
-    summary: &Summary,
-    stored: &[(protonce_run::Granularity, Vec<i64>)],
-) -> anyhow::Result<()> {
+fn save(out: &Path, summary: &Summary, found: &Found) -> anyhow::Result<()> {
     std::fs::create_dir_all(out)
         .with_context(|| format!("cannot make the folder {}", out.display()))?;
-    protonce_run::write_clusters(&out.join("clusters.safetensors"), stored)?;
+    write_clusters(&out.join("clusters.safetensors"), found)?;
     protonce_run::write_file(&out.join("clusters.json"), &serde_json::to_vec_pretty(summary)?)?;
     Ok(())
 }

@@ -90,7 +90,7 @@ multiversion! {
         for block in &mut blocks {
             let mut sums = [0f64; BLOCK];
             for (place, &row) in members.iter().enumerate() {
-                // Matrix of a cluster lie anywhere: the first time, memory has to be asked early.
+                // Rows of a cluster lie anywhere: the first time, memory has to be asked early.
                 if first == 0 && let Some(&soon) = members.get(place + AHEAD) {
                     prefetch(rows.row(soon as usize));
                 }

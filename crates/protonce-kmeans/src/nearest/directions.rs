@@ -18,7 +18,7 @@ const LANES: usize = 8;
 /// What is left of a vector, relative to its length, when it depends on those before.
 const DEPENDENT: f64 = 1e-12;
 
-/// Directions of descending variance, a row each: [dim, dim]. `gram` is the vectors' XᵀX, [dim, dim].
+/// Directions of descending variance, one per row: [dim, dim]. `gram` is the vectors' XᵀX, [dim, dim].
 pub fn principal_directions(gram: &[f64], dim: usize, threads: &Threads) -> Vec<f64> {
     let mut random = ChaCha8Rng::seed_from_u64(0);
     let mut directions: Vec<f64> = (0..dim * dim).map(|_| random.random_range(-1.0..1.0)).collect();

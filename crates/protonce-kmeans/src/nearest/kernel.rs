@@ -1,7 +1,7 @@
 //! The loop in which most of the time goes: scores of a tile of rows against a group of centroids, from
 //! 8-bit codes.
 //!
-//! A code product costs an eighth of a float32 product: 32 multiplications an instruction on AVX2
+//! A code product costs an eighth of a float32 product: 32 multiplications per instruction on AVX2
 //! (`vpmaddubsw`), summed in 16-bit lanes. Those sums wrap round, on purpose: rows' codes carry an
 //! offset of 128 to be unsigned, and the codes of a row and of a centroid are short enough
 //! ([`ROW_LENGTH`], [`CENTROID_LENGTH`]) for the sum without the offset to fit in 16 bits, so that
@@ -211,7 +211,7 @@ pub fn largest(scores: &[f32; GROUP]) -> f32 {
     scores.iter().fold(f32::NEG_INFINITY, |most, &score| most.max(score))
 }
 
-/// The lanes of a group whose score is not below `cut`, a bit each; with a cut that is not a number,
+/// The lanes of a group whose score is not below `cut`, one bit each; with a cut that is not a number,
 /// all of them.
 #[inline]
 pub fn not_below(scores: &[f32; GROUP], cut: f32) -> u64 {
