@@ -108,7 +108,7 @@ fn concentrations_are_those_of_tensor_arithmetic_to_the_bit() {
             (Tensor::from_slice(&assignment), Tensor::from_slice(&distances));
         for (temperature, smoothing) in [(0.2, 10.0), (0.1, 1.0), (0.07, 100.0)] {
             let options = ConcentrationOptions { temperature, smoothing };
-            let centroids = Tensor::zeros([clusters.into(), 2], (Kind::Float, Device::Cpu));
+            let centroids = Tensor::zeros([i64::from(clusters), 2], (Kind::Float, Device::Cpu));
             let found = concentration(&clustering(&centroids, &assignment, &distances), options);
             let expected =
                 concentration_of_tensors(&distances, &assignment, clusters.into(), options);
