@@ -29,7 +29,7 @@
 //! ```
 //!
 //! [`data`] knows names, labels and bytes and decodes nothing; [`views`] turns bytes into pixels;
-//! [`random`] has a stream of numbers for everything that is drawn at random; [`settings`] is how the
+//! [`random`] has a stream of numbers for everything that is drawn at random; [`settings`](mod@settings) is how the
 //! settings of views, and of runs, are defined.
 
 mod batches;

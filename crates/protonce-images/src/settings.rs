@@ -277,7 +277,7 @@ pub struct UnknownName {
     pub expected: String,
 }
 
-/// Defines a struct of settings; the [module](crate::settings) shows how.
+/// Defines a struct of settings; the [module](mod@crate::settings) shows how.
 ///
 /// A heading in brackets is followed by the settings that belong under it. Each is written as
 /// `field: Type = default, rule, rule;` where the rules are methods of
@@ -362,7 +362,7 @@ macro_rules! settings {
     };
 }
 
-/// Defines an enum whose variants have names; the [module](crate::settings) shows how.
+/// Defines an enum whose variants have names; the [module](mod@crate::settings) shows how.
 ///
 /// The names are what `Display` and serde write and what `FromStr` and serde read; `ALL` lists the
 /// variants. After the enum's name stands what it is called in a message.

@@ -3,9 +3,9 @@
 /// The nearest centroid of each point and the squared distance to it.
 #[derive(Clone)]
 pub struct Assignment {
-    /// Numbers of centroids: [points].
+    /// Numbers of centroids: \[points\].
     pub nearest: Vec<u32>,
-    /// ‖x − c‖² as [`squared_distance`](crate::squared_distance) computes it: [points].
+    /// ‖x − c‖² as [`squared_distance`](crate::squared_distance) computes it: \[points\].
     pub squared: Vec<f32>,
 }
 

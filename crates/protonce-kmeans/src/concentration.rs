@@ -11,7 +11,7 @@ pub struct ConcentrationOptions {
     pub smoothing: f64,
 }
 
-/// The concentration of each cluster (PCL, equation 12, as the published code computes it): [clusters].
+/// The concentration of each cluster (PCL, equation 12, as the published code computes it): \[clusters\].
 ///
 /// The mean distance over ln(size + α); clusters of fewer than two take the largest; clipped to the
 /// 10th and 90th percentile; scaled to average τ. In float64 up to the result.

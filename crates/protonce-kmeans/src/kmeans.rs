@@ -49,9 +49,9 @@ pub struct Clustering {
     pub centroids: Vec<f32>,
     /// The values of a centroid.
     pub dim: usize,
-    /// The nearest centroid of every point: [points].
+    /// The nearest centroid of every point: \[points\].
     pub assignment: Vec<i64>,
-    /// L2 distance of every point to it: [points].
+    /// L2 distance of every point to it: \[points\].
     pub distances: Vec<f32>,
     /// Sum of squared distances over the points of all processes.
     pub objective: f64,
@@ -65,7 +65,7 @@ impl Clustering {
         self.centroids.len() / self.dim
     }
 
-    /// The point nearest to each centroid: [clusters], −1 for an empty cluster.
+    /// The point nearest to each centroid: \[clusters\], −1 for an empty cluster.
     pub fn medoids(&self) -> Vec<i64> {
         let mut medoids = vec![(f32::INFINITY, -1); self.clusters()];
         for (point, (&cluster, &distance)) in
@@ -96,7 +96,7 @@ impl KMeans {
     /// The same, for a clustering that goes on from an earlier one, spans several processes, or is
     /// watched.
     ///
-    /// `before` is which clusters the points were in, if they were ([points], −1 where unknown): then
+    /// `before` is which clusters the points were in, if they were (\[points\], −1 where unknown): then
     /// there is one start, from the means of these, unless they were other clusters than `clusters`.
     /// `progress` is told how many of all iterations are done.
     ///

@@ -39,7 +39,7 @@ pub fn info_nce(query: &Tensor, key: &Tensor, queue: &Tensor, temperature: f64) 
 /// ProtoNCE of one granularity: every query against the batch's own prototypes, in order, and
 /// `negatives`.
 ///
-/// `query`: [batch, dim]; `own`: int64 [batch], the prototype of each query's image; `negatives`:
+/// `query`: [batch, dim]; `own`: int64 \[batch\], the prototype of each query's image; `negatives`:
 /// int64 [up to r], prototypes that no image of the batch belongs to (see [`sample_negatives`]).
 pub fn proto_nce(
     query: &Tensor,

@@ -161,7 +161,7 @@ impl Parameters {
         &self.buffers[id.0]
     }
 
-    /// θ: float32 [parameters].
+    /// θ: float32 \[parameters\].
     pub fn theta(&self) -> &Tensor {
         &self.theta
     }
@@ -197,7 +197,7 @@ impl Parameters {
         ema_update(&mut self.theta, &theta.theta, momentum);
     }
 
-    /// ∂loss/∂θ laid out as θ: float32 [parameters].
+    /// ∂loss/∂θ laid out as θ: float32 \[parameters\].
     pub fn gradient(&self, loss: &Tensor) -> Tensor {
         let _part = profile::part(Part::Backward);
         let gradients = Tensor::run_backward(&[loss], &self.views, false, false);

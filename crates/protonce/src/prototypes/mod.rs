@@ -18,12 +18,12 @@ use crate::encoder::normalise_rows;
 
 /// One granularity of the E-step's result.
 pub struct Prototypes {
-    /// The prototype of each image: int64 [n] on the CPU, where negatives are drawn; −1 for an image
+    /// The prototype of each image: int64 \[n\] on the CPU, where negatives are drawn; −1 for an image
     /// that could not be read.
     pub assignment: Tensor,
     /// L2-normalised centroids: float32 [k, dim].
     pub prototypes: Tensor,
-    /// φ, each prototype's temperature: float32 [k].
+    /// φ, each prototype's temperature: float32 \[k\].
     pub concentration: Tensor,
 }
 

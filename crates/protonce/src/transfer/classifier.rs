@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 pub struct LinearClassifier {
     /// float32 [classes, dim].
     pub weight: Tensor,
-    /// float32 [classes].
+    /// float32 \[classes\].
     pub bias: Tensor,
 }
 
@@ -28,7 +28,7 @@ pub struct TopAccuracy {
     pub top5: f64,
 }
 
-/// How often `labels` (int64 [rows]) are among the best of `scores` [rows, classes].
+/// How often `labels` (int64 \[rows\]) are among the best of `scores` [rows, classes].
 pub fn top_accuracy(scores: &Tensor, labels: &Tensor) -> TopAccuracy {
     let (rows, classes) = (scores.size()[0], scores.size()[1]);
     let (_, best) = scores.topk(classes.min(5), 1, true, true);

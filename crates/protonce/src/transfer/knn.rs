@@ -41,8 +41,8 @@ pub struct Recall {
 
 /// Classifies each query by its nearest rows of the bank.
 ///
-/// `bank`: [n, dim] features of labelled images, `bank_labels`: int64 [n] in 0..`classes`;
-/// `queries`: [m, dim], `query_labels`: int64 [m]. Rows need not be normalised. A k above n means
+/// `bank`: [n, dim] features of labelled images, `bank_labels`: int64 \[n\] in 0..`classes`;
+/// `queries`: [m, dim], `query_labels`: int64 \[m\]. Rows need not be normalised. A k above n means
 /// all of the bank.
 pub fn knn_accuracy(
     options: &Knn,

@@ -50,7 +50,7 @@ impl Logistic {
     /// Fits at each of `strengths`, from the smallest C to the largest, each starting from the one
     /// before.
     ///
-    /// `features`: float32 [n, dim], `labels`: int64 [n] in 0..`classes`, on one device.
+    /// `features`: float32 [n, dim], `labels`: int64 \[n\] in 0..`classes`, on one device.
     ///
     /// # Errors
     /// When a tensor is of another type.

@@ -11,7 +11,7 @@ use super::read::looks_like_safetensors;
 use crate::tensors::{NamedTensors, read_all};
 
 /// What only further training needs of the weights in `path`, for the published layout: the momentum
-/// encoder (`momentum_encoder.NAME`), the `queue` [r, dim] and the `queue_position` [1]; empty where there
+/// encoder (`momentum_encoder.NAME`), the `queue` [r, dim] and the `queue_position` \[1\]; empty where there
 /// is nothing.
 ///
 /// # Errors

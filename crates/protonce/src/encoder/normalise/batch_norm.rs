@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use crate::encoder::memory::elements;
 
-/// The parameters and statistics of a batch normalisation, each float32 [channels].
+/// The parameters and statistics of a batch normalisation, each float32 \[channels\].
 #[derive(Debug, Clone, Copy)]
 pub struct BatchNorm<'a> {
     /// γ, the deviation of the result.

@@ -1,7 +1,7 @@
 //! Where the time of a training step goes on this machine: settings and images in, seconds of each
 //! part out.
 //!
-//! What is measured is [`Trainer::step`] and the [`Loader`], the very ones that training uses, with
+//! What is measured is `Trainer::step` and the [`Loader`], the very ones that training uses, with
 //! random prototypes, whose values change nothing about the work. First views are made by themselves,
 //! then steps are taken on one batch by themselves, then both at once, as in training.
 
