@@ -104,7 +104,8 @@ fn loss(embeddings: &Tensor) -> Tensor {
 
 /// Trains ours, libtorch's, and libtorch's again on images that differ in the last places of float32,
 /// side by side. How far the latter two drift apart is what rounding does to this network in any
-/// implementation; ours may be off by 1e-4 and a few times that.
+/// implementation; ours may be off by 1e-4 and a few times that, but never by more than `cap`: three
+/// times the most that was measured, on two processors.
 fn assert_learns_as_libtorch(
     arch: Architecture,
     stem: Stem,
@@ -112,6 +113,7 @@ fn assert_learns_as_libtorch(
     convolutions: usize,
     [count, side]: [i64; 2],
     learning_rate: f64,
+    cap: f64,
 ) {
     let sgd = Sgd { learning_rate, momentum: 0.9, weight_decay: 5e-4 };
     tch::manual_seed(1);
@@ -148,7 +150,8 @@ fn assert_learns_as_libtorch(
         drift = drift.max((other - expected).abs() / expected);
         let off = (found - expected).abs() / expected;
         println!("{arch}, step {step}: {found:.6}, off by {off:.1e}, drift {drift:.1e}");
-        assert!(off <= 1e-4 + 10.0 * drift, "step {step}: off by {off:e}, drift {drift:e}");
+        let allowed = (1e-4 + 10.0 * drift).min(cap);
+        assert!(off <= allowed, "step {step}: off by {off:e}, drift {drift:e}, cap {cap:e}");
         losses.push(found);
     }
     assert!(losses[STEPS - 1] < 0.95 * losses[0], "it does not learn: {losses:?}");
@@ -156,7 +159,9 @@ fn assert_learns_as_libtorch(
 
 #[test]
 fn resnet18_learns_as_with_libtorch() {
-    assert_learns_as_libtorch(Architecture::ResNet18, Stem::Small, [2, 2, 2, 2], 2, [8, 32], 1e-4);
+    // Measured: 8.2e-4 at most.
+    let (blocks, images) = ([2, 2, 2, 2], [8, 32]);
+    assert_learns_as_libtorch(Architecture::ResNet18, Stem::Small, blocks, 2, images, 1e-4, 2.5e-3);
 }
 
 #[test]
@@ -168,6 +173,8 @@ fn resnet50_learns_as_with_libtorch() {
         3,
         [16, 64],
         1e-6,
+        // Measured: 1.7e-2 at most.
+        5e-2,
     );
 }
 

@@ -1,6 +1,7 @@
 //! The algorithms that compute a convolution, and which one each pass uses by default.
 
 use serde::{Deserialize, Serialize};
+use tch::Kind;
 
 use super::shape::{ConvShape, Pass};
 use super::{im2col, winograd};
@@ -26,7 +27,7 @@ impl ConvAlgorithm {
     /// Whether this algorithm computes that pass.
     pub fn computes(self, pass: Pass, shape: &ConvShape) -> bool {
         match self {
-            ConvAlgorithm::Libtorch => true,
+            ConvAlgorithm::Libtorch => !onednn_is_wrong(pass, shape),
             ConvAlgorithm::Winograd => winograd::computes(shape),
             ConvAlgorithm::Im2col => im2col::computes(pass, shape),
         }
@@ -53,11 +54,14 @@ impl ConvAlgorithms {
 
     /// The rule where nothing was measured: Winograd's where it suits, libtorch's elsewhere.
     pub fn usual(shape: &ConvShape) -> ConvAlgorithms {
-        ConvAlgorithms::all(if winograd::suits(shape) {
-            ConvAlgorithm::Winograd
-        } else {
-            ConvAlgorithm::Libtorch
-        })
+        if winograd::suits(shape) {
+            return ConvAlgorithms::all(ConvAlgorithm::Winograd);
+        }
+        let mut algorithms = ConvAlgorithms::all(ConvAlgorithm::Libtorch);
+        if onednn_is_wrong(Pass::WeightGradient, shape) {
+            algorithms.weight_gradient = ConvAlgorithm::Im2col;
+        }
+        algorithms
     }
 
     /// The algorithm of `pass`.
@@ -77,4 +81,14 @@ impl ConvAlgorithms {
             Pass::WeightGradient => &mut self.weight_gradient,
         }
     }
+}
+
+/// Whether oneDNN, in libtorch 2.11, computes numbers that have nothing to do with the result: on
+/// processors with AMX, gradients in bf16 of weights that are larger than the image, with a stride.
+fn onednn_is_wrong(pass: Pass, shape: &ConvShape) -> bool {
+    pass == Pass::WeightGradient
+        && shape.kind == Kind::BFloat16
+        && shape.stride > 1
+        && shape.height.min(shape.width) < shape.size - shape.padding
+        && ConvAlgorithm::Im2col.computes(pass, shape)
 }

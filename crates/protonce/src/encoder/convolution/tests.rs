@@ -44,6 +44,20 @@ fn check(shape: &ConvShape) {
 }
 
 #[test]
+fn images_smaller_than_the_kernel_have_right_gradients_in_bf16() {
+    tch::manual_seed(4);
+    let (arch, stem) = (Architecture::ResNet18, Stem::ImageNet);
+    let config = EncoderConfig { arch, stem, head: Head::Mlp, dim: 128 };
+    let encoder = Encoder::new(&config, Precision::BFloat16, Device::Cpu, 0);
+    // The last stage sees images of one pixel.
+    for shape in encoder.convolutions(8, 16).iter().filter(|shape| shape.height <= 2) {
+        check(shape);
+        let usual = ConvAlgorithms::usual(shape);
+        assert!(Pass::ALL.into_iter().all(|pass| usual.of(pass).computes(pass, shape)), "{shape}");
+    }
+}
+
+#[test]
 fn all_algorithms_agree_on_the_convolutions_of_resnets() {
     tch::manual_seed(1);
     for (arch, stem, side) in
