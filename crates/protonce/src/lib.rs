@@ -23,7 +23,8 @@
 //!     Ok(extract(&encoder, &mut loader, Output::Embeddings, &mut |_| ())?.rows)
 //! }
 //! # // A fresh encoder and an image stand in for yours.
-//! # use protonce::encoder::{Encoder, EncoderConfig, Stem, Head, Architecture};
+//! # use protonce::encoder::Encoder;
+//! # use protonce_run::{Architecture, EncoderConfig, Head, Stem};
 //! # use protonce::weights::{Card, Export, Target, export};
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let (arch, stem, head) = (Architecture::ResNet18, Stem::Small, Head::Mlp);
