@@ -22,7 +22,7 @@ PEERS = ["torchvision", "tensors", "albumentations"]
 
 def ours(data, size, threads):
     """Images a second of our loader, the best of a few passes."""
-    command = ["cargo", "bench", "-q", "-p", "protonce", "--bench", "views", "--"]
+    command = ["cargo", "bench", "-q", "-p", "protonce-images", "--bench", "views", "--"]
     command += ["--race", str(data), str(size), str(threads)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return float(result.stdout.split()[-1])
