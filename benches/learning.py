@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""What pretraining is worth: trains settings of `pretrain` on a few thousand images of CIFAR-10 with paired seeds, judges the
+features with labels, and keeps every result in benches/learning.tsv.
+
+    benches/learning.py screen --cifar10 cifar10.tar                      # all settings of the screening, seeds 0 to 2
+    benches/learning.py screen --cifar10 cifar10.tar --only small,batch-64 --seeds 0
+    benches/learning.py confirm --cifar10 cifar10.tar                     # the small stem, 10 000 images, seeds 0 to 4
+    benches/learning.py table screen                                      # what is known, as Markdown
+
+`cargo build --release` comes first. A setting and a seed that the table has are not trained again; `--again` does.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import resource
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TABLE = ROOT / "benches/learning.tsv"
+COLUMNS = ["protocol", "setting", "seed", "commit", "seconds", "processor seconds", "kNN 20", "kNN 200", "linear", "SVM full", "AMI x 100", "flags"]
+MEASURES = COLUMNS[6:11]
+
+# CIFAR-10's own mean and deviation; a line of events for every hundred steps is enough.
+COMMON = "--mean 0.4914,0.4822,0.4465 --std 0.2470,0.2435,0.2616 --log-every 100 --keep 1"
+
+PROTOCOLS = {
+    # A sixteenth of the cost of the small stem: settings are told apart, figures are low.
+    "screen": {"per_class": 500, "seeds": [0, 1, 2], "common": "--preset small --stem imagenet --epochs 20 --warmup-epochs 2"},
+    "confirm": {"per_class": 1000, "seeds": [0, 1, 2, 3, 4], "common": "--preset small --epochs 20 --warmup-epochs 5"},
+}
+
+SETTINGS = json.loads((ROOT / "benches/learning.json").read_text())
+
+
+def commit():
+    describe = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=10"], cwd=ROOT, capture_output=True, text=True)
+    return describe.stdout.strip()
+
+
+def read_table():
+    if not TABLE.exists():
+        return []
+    lines = TABLE.read_text().splitlines()
+    return [dict(zip(lines[0].split("\t"), line.split("\t"))) for line in lines[1:]]
+
+
+def append(row):
+    if not TABLE.exists():
+        TABLE.write_text("\t".join(COLUMNS) + "\n")
+    with TABLE.open("a") as file:
+        file.write("\t".join(str(row[column]) for column in COLUMNS) + "\n")
+
+
+def measure(options, protocol, weights, *more):
+    """The figures of `eval all`, percent."""
+    data = options.cifar10
+    command = [options.protonce, "eval", "all", "--weights", weights, "--train", f"{data}#train", "--test", f"{data}#test"]
+    command += ["--per-class", str(PROTOCOLS[protocol]["per_class"]), "--skip", "semi", "--no-cache", "--json", *more]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["all"]
+    knn = {entry["k"]: entry["top1"] for entry in found["knn"]}
+    full = next(entry["mean"] for entry in found["svm"]["results"] if not entry["shots"])
+    values = [knn[20], knn[200], found["linear"]["top1"], full, 100 * found["cluster"]["ami"]]
+    return dict(zip(MEASURES, (f"{value:.2f}" for value in values)))
+
+
+def train(options, protocol, setting, flags, seed):
+    with tempfile.TemporaryDirectory(prefix="protonce-learning-") as folder:
+        run = str(pathlib.Path(options.keep, f"{protocol}-{setting}-{seed}") if options.keep else pathlib.Path(folder, "run"))
+        per_class = ["--per-class", str(PROTOCOLS[protocol]["per_class"])]
+        command = [options.protonce, "pretrain", f"{options.cifar10}#train", "--out", run, "--seed", str(seed), "--quiet", *per_class]
+        command += shlex.split(f"{COMMON} {PROTOCOLS[protocol]['common']} {flags}")
+        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, check=True)
+        seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        processor = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+        row = {"protocol": protocol, "setting": setting, "seed": seed, "commit": commit(), "flags": flags}
+        row |= {"seconds": f"{seconds:.0f}", "processor seconds": f"{processor:.0f}", **measure(options, protocol, run)}
+        append(row)
+        known = [line for line in read_table() if (line["protocol"], line["setting"], line["seed"]) == (protocol, "untrained", str(seed))]
+        if not known:
+            floor = measure(options, protocol, run, "--untrained", "--seed", str(seed))
+            append({**row, "setting": "untrained", "seconds": 0, "processor seconds": 0, "flags": "", **floor})
+        print(setting, seed, f"{seconds:.0f} s", *(f"{name} {row[name]}" for name in MEASURES), flush=True)
+
+
+def run(options):
+    protocol = options.what
+    known = {(row["protocol"], row["setting"], row["seed"]) for row in read_table()}
+    chosen = options.only.split(",") if options.only else list(SETTINGS[protocol])
+    seeds = [int(seed) for seed in options.seeds.split(",")] if options.seeds else PROTOCOLS[protocol]["seeds"]
+    for seed in seeds:
+        for setting in chosen:
+            if options.again or (protocol, setting, str(seed)) not in known:
+                train(options, protocol, setting, SETTINGS[protocol][setting], seed)
+    table(protocol)
+
+
+def table(protocol):
+    """Means and deviations over seeds."""
+    rows = [row for row in read_table() if row["protocol"] == protocol]
+    settings = sorted({row["setting"] for row in rows}, key=lambda setting: setting != "untrained")
+    print(f"| setting | seeds | processor seconds | {' | '.join(MEASURES)} |\n| --- | ---: | ---: | {' | '.join('---:' for _ in MEASURES)} |")
+    for setting in settings:
+        of = [row for row in rows if row["setting"] == setting]
+        cells = []
+        for name in MEASURES:
+            values = [float(row[name]) for row in of]
+            deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.fmean(values):.2f}{deviation}")
+        seconds = statistics.median(float(row["processor seconds"]) for row in of)
+        print(f"| {setting} | {len(of)} | {seconds:.0f} | {' | '.join(cells)} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=[*PROTOCOLS, "table"])
+    parser.add_argument("protocol", nargs="?", choices=PROTOCOLS, help="of `table`")
+    parser.add_argument("--cifar10", help="a tar of train/CLASS and test/CLASS")
+    parser.add_argument("--only", help="SETTING,…")
+    parser.add_argument("--seeds", help="N,…")
+    parser.add_argument("--again", action="store_true", help="train also what the table has")
+    parser.add_argument("--keep", help="a folder in which the runs stay")
+    parser.add_argument("--protonce", default=os.environ.get("PROTONCE", str(ROOT / "target/release/protonce")))
+    options = parser.parse_args()
+    if options.what == "table":
+        table(options.protocol or "screen")
+    elif options.cifar10:
+        run(options)
+    else:
+        sys.exit("--cifar10 is missing: expected a tar of CIFAR-10's images")
+
+
+if __name__ == "__main__":
+    main()
