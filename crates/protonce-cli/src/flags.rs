@@ -182,7 +182,7 @@ mod tests {
             (["--crop-scale", "0.2-1"], "invalid float"),
             (["--clusters", "many"], "250,500,1000"),
             (["--arch", "vgg16"], "wide_resnet50_2"),
-            (["--head", "none"], "possible values: linear, mlp]"),
+            (["--head", "none"], "possible values: linear, mlp, mlp-bn]"),
         ] {
             let error = typed::<false>(&words).unwrap_err();
             assert!(error.contains(words[1]) && error.contains(part), "{error}");

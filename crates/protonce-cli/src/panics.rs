@@ -125,7 +125,7 @@ mod tests {
         let misfits = std::panic::AssertUnwindSafe((query, key));
         let found = place_of(|| {
             let (query, key) = &*misfits;
-            drop(protonce::contrast::info_nce(query, key, key, 0.2));
+            drop(protonce::contrast::info_nce(query, key, key, None, 0.2));
         });
         assert!(found.starts_with("protonce/src/contrast/mod.rs:"), "{found}");
     }

@@ -4,7 +4,7 @@
 //! accuracies with the way they came. Colours go with `NO_COLOR`. Elsewhere (a log file, a pipe)
 //! every epoch, E-step and evaluation is one line.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use console::style;
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use protonce::pretrain::Outcome;
 use protonce_images::data::Dataset;
-use protonce_run::{Clusters, Config, Event, Measures, Method, Progress, Task};
+use protonce_run::{Clusters, Config, Event, Floor, Measures, Method, Progress, Task};
 
 /// Epochs that a sparkline looks back.
 const SPARKS: usize = 24;
@@ -28,6 +28,10 @@ pub struct Display {
     skipped: usize,
     /// Whether it was said that training waits for views.
     waiting: bool,
+    /// What accuracies have to be above.
+    floors: Vec<Floor>,
+    /// The newest accuracies by number of neighbours.
+    accuracies: BTreeMap<i64, f64>,
 }
 
 /// The lines that stay in place.
@@ -46,7 +50,16 @@ struct Dashboard {
 impl Display {
     pub fn new(quiet: bool) -> Display {
         let dashboard = (!quiet && std::io::stderr().is_terminal()).then(Dashboard::new);
-        Display { quiet, dashboard, epochs: 0, timed: (0, 0.0), skipped: 0, waiting: false }
+        Display {
+            quiet,
+            dashboard,
+            epochs: 0,
+            timed: (0, 0.0),
+            skipped: 0,
+            waiting: false,
+            floors: Vec::new(),
+            accuracies: BTreeMap::new(),
+        }
     }
 
     /// What is about to happen.
@@ -93,6 +106,8 @@ impl Display {
                 match event {
                     Event::Skipped { name, reason, .. } => self.skipped(name, reason),
                     Event::Loader { waited, seconds, .. } => self.waited(waited / seconds),
+                    Event::Floors { floors, .. } => self.floors.clone_from(floors),
+                    Event::Evaluation { knn, .. } => self.accuracies.clone_from(knn),
                     _ => {}
                 }
                 let left = self.time_left(event);
@@ -114,6 +129,20 @@ impl Display {
             dashboard.task.finish_and_clear();
             for line in [&dashboard.run, &dashboard.loss, &dashboard.evaluation] {
                 line.abandon();
+            }
+        }
+        for floor in &self.floors {
+            let above =
+                |(k, top1): (&i64, &f64)| self.accuracies.get(k).is_none_or(|now| now > top1);
+            if !floor.knn.iter().all(above) && !self.accuracies.is_empty() {
+                self.line(&format!(
+                    "these features are no better than the floor \"{}\" (kNN {}, against {}): \
+                     training has been too short, or its settings do not suit the images",
+                    floor.name,
+                    accuracies(&self.accuracies),
+                    accuracies(&floor.knn),
+                ));
+                break;
             }
         }
         let run = run.display();
@@ -261,15 +290,18 @@ impl Dashboard {
                 });
             }
             Event::Evaluation { epoch, knn, chance, .. } => {
-                let accuracies = knn.iter().map(|(k, top1)| format!("k {k} {top1:.1} %"));
-                let accuracies = accuracies.collect::<Vec<_>>().join(", ");
                 if let Some(best) = knn.values().copied().reduce(f64::max) {
                     self.accuracies.push(best);
                 }
                 self.evaluation.set_message(format!(
-                    "{}{accuracies} after epoch {epoch} (chance {chance:.1} %)",
-                    self.accuracies
+                    "{}{} after epoch {epoch} (chance {chance:.1} %)",
+                    self.accuracies,
+                    accuracies(knn)
                 ));
+            }
+            Event::Floors { floors, .. } => {
+                self.evaluation
+                    .set_message(format!("before training: {}", floors_in_words(floors)));
             }
             Event::Loader { .. }
             | Event::Expectation { .. }
@@ -331,17 +363,28 @@ fn in_words(event: &Event, epochs: usize, left: Option<Duration>) -> Option<Stri
             ))
         }
         Event::Evaluation { epoch, knn, chance, .. } => {
-            let accuracies = knn.iter().map(|(k, top1)| format!("k {k} {top1:.1} %"));
-            Some(format!(
-                "kNN after epoch {epoch}: {} (chance {chance:.1} %)",
-                accuracies.collect::<Vec<_>>().join(", "),
-            ))
+            let accuracies = accuracies(knn);
+            Some(format!("kNN after epoch {epoch}: {accuracies} (chance {chance:.1} %)"))
+        }
+        Event::Floors { floors, chance } => {
+            Some(format!("kNN before training: {} (chance {chance:.1} %)", floors_in_words(floors)))
         }
         Event::Step { .. }
         | Event::Loader { .. }
         | Event::Skipped { .. }
         | Event::Checkpoint { .. } => None,
     }
+}
+
+fn floors_in_words(floors: &[Floor]) -> String {
+    let words = floors.iter().map(|floor| format!("{} {}", floor.name, accuracies(&floor.knn)));
+    words.collect::<Vec<_>>().join("; ")
+}
+
+/// Accuracies by number of neighbours.
+fn accuracies(knn: &BTreeMap<i64, f64>) -> String {
+    let words = knn.iter().map(|(k, top1)| format!("k {k} {top1:.1} %"));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn summary(measures: &Measures) -> String {

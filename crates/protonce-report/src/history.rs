@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use protonce_kmeans::Quality;
-use protonce_run::{Event, EventFollower, FollowedEvent, LogChange, events_file};
+use protonce_run::{Event, EventFollower, Floor, FollowedEvent, LogChange, events_file};
 use serde::Serialize;
 
 use crate::ReportError;
@@ -59,6 +59,8 @@ pub(crate) struct History {
     /// Events so far.
     events: u64,
     evaluations: Vec<LoggedEvaluation>,
+    /// What accuracies are to be compared with.
+    floors: Vec<Floor>,
     expectations: Vec<LoggedExpectation>,
     /// The best accuracy of any number of neighbours: (percent, neighbours, epoch).
     best: Option<(f64, i64, usize)>,
@@ -91,6 +93,7 @@ pub(crate) struct HistoryUpdate<'a> {
     /// Log lines that a point sums up, at most.
     stride: u32,
     evaluations: &'a [LoggedEvaluation],
+    floors: &'a [Floor],
     expectations: &'a [LoggedExpectation],
     best: Option<(f64, i64, usize)>,
     skipped: u64,
@@ -172,6 +175,7 @@ impl History {
                 thin(&mut self.evaluations);
                 self.evaluations.push(LoggedEvaluation { epoch, knn, chance });
             }
+            Event::Floors { floors, .. } => self.floors = floors,
             Event::Skipped { name, reason, .. } => {
                 self.skipped += 1;
                 if self.skipped_first.len() < 50 {
@@ -209,6 +213,7 @@ impl History {
             points: points[from..].iter().map(CurvePoint::means).collect(),
             stride: self.curve.stride(),
             evaluations: &self.evaluations,
+            floors: &self.floors,
             expectations: &self.expectations,
             best: self.best,
             skipped: self.skipped,

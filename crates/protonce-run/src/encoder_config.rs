@@ -54,6 +54,8 @@ protonce_images::names! {
         Linear = "linear",
         /// Linear, ReLU, linear (PCL v2).
         Mlp = "mlp",
+        /// Linear to 2048, batch norm, ReLU, linear (as in SimCLR and MoCo v3).
+        MlpBn = "mlp-bn",
         /// None: an embedding is the normalised feature. For weights that came without a head;
         /// nothing is trained like this.
         None = "none",
@@ -73,7 +75,8 @@ protonce_images::settings! {
         stem: Stem = Stem::ImageNet;
 
         /// Projection head; `mlp` gives better features (PCL v2).
-        head: Head = Head::Mlp, expect("linear or mlp, to be trained", |&head| head != Head::None);
+        head: Head = Head::Mlp,
+            expect("linear, mlp or mlp-bn, to be trained", |&head| head != Head::None);
 
         /// Length of an embedding.
         dim: i64 = 128, shown_as("N"), positive();

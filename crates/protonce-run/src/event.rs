@@ -29,6 +29,16 @@ pub struct Measures {
     pub prototype_accuracy: Option<f64>,
 }
 
+/// What nearest neighbours say without any learning: what an accuracy has to be above.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Floor {
+    /// What is compared, for example "untrained network".
+    pub name: String,
+    /// Weighted kNN: top-1 accuracy in percent by number of neighbours.
+    #[serde(default, deserialize_with = "accuracies")]
+    pub knn: BTreeMap<i64, f64>,
+}
+
 /// One line of `events.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
@@ -125,6 +135,14 @@ pub enum Event {
         /// Why.
         #[serde(default)]
         reason: String,
+    },
+    /// What the representation is to be compared with was measured, before training.
+    Floors {
+        /// The network that the run begins with comes first.
+        floors: Vec<Floor>,
+        /// Accuracy of guessing the most frequent class, in percent.
+        #[serde(default = "nan", deserialize_with = "number")]
+        chance: f64,
     },
     /// The representation was measured.
     Evaluation {
@@ -255,6 +273,10 @@ mod tests {
                 knn: [(20, 50.5), (200, 25.0)].into(),
                 chance: 10.0,
                 seconds: 1.0,
+            },
+            Event::Floors {
+                floors: vec![Floor { name: "colours".into(), knn: [(20, 40.5)].into() }],
+                chance: 10.0,
             },
             Event::Checkpoint { epoch: 1, step: 2, path: "checkpoints/epoch-0001".into() },
         ] {

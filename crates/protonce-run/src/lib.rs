@@ -62,7 +62,7 @@ mod tensor_file;
 pub use checkpoint::{Checkpoint, CheckpointState, data_fingerprint};
 pub use encoder_config::{Architecture, EncoderConfig, Head, Stem};
 pub use error::RunError;
-pub use event::{Event, Measures, Observer, Progress, Task};
+pub use event::{Event, Floor, Measures, Observer, Progress, Task};
 pub use event_log::{EventFollower, FollowedEvent, LogChange, read_events};
 pub use file::{replace, write_file};
 pub use folder::RunFolder;
@@ -74,7 +74,7 @@ pub use prototypes_file::{
     Granularity, PrototypesFile, read_embeddings, write_clusters, write_embeddings,
 };
 pub use settings::{
-    Clusters, Config, ConfigError, Duplicates, Expectation, Method, NotClusters, PrecisionChoice,
-    Preset, Schedule, Shuffle, Stats, Tune,
+    Clusters, Config, ConfigError, Duplicates, Expectation, Method, MomentumSchedule, NotClusters,
+    Position, PrecisionChoice, Preset, QueueNegatives, Schedule, Shuffle, Stats, Tune,
 };
 pub use tensor_file::{Dtype, RawTensor, TensorData, TensorFile, TensorFileError, write_tensors};

@@ -95,6 +95,34 @@ protonce_images::names! {
         Cosine = "cosine",
         /// A tenth at each of `milestones`.
         Step = "step",
+        /// Half a cosine wave from `lr` to 0 that falls with every step.
+        CosineByStep = "cosine-by-step",
+    }
+}
+
+protonce_images::names! {
+    /// How the inertia of the momentum encoder grows.
+    #[derive(Default)]
+    pub enum MomentumSchedule: "momentum schedule" {
+        /// It is always the same.
+        #[default]
+        Constant = "constant",
+        /// Half a cosine wave up to 1 (BYOL).
+        Cosine = "cosine",
+    }
+}
+
+protonce_images::names! {
+    /// Which keys of the queue are negatives of a query.
+    #[derive(Default)]
+    pub enum QueueNegatives: "queue negatives" {
+        /// All, as published.
+        #[default]
+        All = "all",
+        /// Those of other images than the query's own.
+        OtherImages = "other-images",
+        /// Those of other images, each the less the more it belongs to a prototype of the query.
+        OtherPrototypes = "other-prototypes",
     }
 }
 
@@ -284,8 +312,13 @@ protonce_images::settings! {
         /// Learning rate of the first epoch; scale it with the batch size.
         lr: f64 = 0.03, shown_as("RATE"), not_negative(), changeable();
 
-        /// How the learning rate falls: half a cosine to 0, or a tenth at each milestone.
+        /// How the learning rate falls: half a cosine to 0 by epochs (published) or by steps, or a
+        /// tenth at each milestone.
         schedule: Schedule = Schedule::Cosine;
+
+        /// Share of all steps over which the learning rate rises to `lr`.
+        #[serde(default)]
+        lr_warmup: f64 = 0.0, shown_as("SHARE"), share();
 
         /// Epochs at which schedule `step` divides the learning rate by ten.
         milestones: Vec<usize> = vec![120, 160], shown_as("N,N");
@@ -300,6 +333,11 @@ protonce_images::settings! {
         /// Inertia m of the momentum encoder: 0.999 for long runs, 0.99 when there are few steps.
         encoder_momentum: f64 = 0.999, shown_as("M"), share();
 
+        /// Whether the inertia stays the same or grows to 1 over the run, so that the momentum encoder
+        /// comes to rest.
+        #[serde(default)]
+        momentum_schedule: MomentumSchedule = MomentumSchedule::Constant;
+
         /// Temperature τ; lower ones push harder against the nearest negatives.
         ///
         /// That of InfoNCE, and the mean of the concentrations.
@@ -310,6 +348,21 @@ protonce_images::settings! {
 
         /// Past keys that serve as negatives; no more than there are images, or an image meets itself.
         queue: i64 = 16384, shown_as("N"), positive();
+
+        /// Keys of the queue that are negatives of a query: `all` (published), those of `other-images`
+        /// than its own, or of `other-prototypes`, where keys weigh the less the more they belong to
+        /// a prototype of the query's.
+        #[serde(default)]
+        queue_negatives: QueueNegatives = QueueNegatives::All;
+
+        /// Weight λ of the prototypes in the loss.
+        #[serde(default = "one")]
+        prototype_weight: f64 = one(), shown_as("L"), not_negative();
+
+        /// Weight of a penalty on the correlations between the dimensions of a batch's queries (as
+        /// VICReg has it); 0 for none.
+        #[serde(default)]
+        decorrelation: f64 = 0.0, shown_as("W"), not_negative();
 
         /// Prototypes r that serve as negatives besides the batch's own; all there are, if fewer.
         negatives: usize = 16384, shown_as("R");
@@ -342,6 +395,11 @@ protonce_images::settings! {
         warm_start: bool = false;
 
         ["Training"]
+        /// Side of a view in the first epoch, in pixels; it grows to `image-size` over the first three
+        /// quarters of the run. Small images cost little while little has been learned. 0: constant.
+        #[serde(default)]
+        initial_size: usize = 0, shown_as("PIXELS");
+
         /// Normalise the batch in N groups, keys shuffled across them, as N GPUs would.
         bn_splits: i64 = 1, shown_as("N"), positive();
 
@@ -398,6 +456,10 @@ protonce_images::settings! {
 
 fn every_epoch() -> usize {
     1
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// Settings that follow from the image size where no layer sets them.
@@ -528,18 +590,54 @@ impl Config {
         protonce_images::batch_count(images, self.batch_size)
     }
 
-    /// The learning rate of `epoch`, counted from 0.
-    pub fn learning_rate(&self, epoch: usize) -> f64 {
-        match self.schedule {
-            Schedule::Cosine => {
-                let progress = epoch as f64 / self.epochs as f64;
-                self.lr * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
-            }
+    /// The learning rate at `position`.
+    pub fn learning_rate(&self, position: Position) -> f64 {
+        let Position { epoch, steps, .. } = position;
+        let progress = position.progress(self.epochs);
+        let rate = match self.schedule {
+            // Written as published, to the last bit.
+            Schedule::Cosine => self.lr * falling_wave(epoch as f64 / self.epochs as f64),
+            Schedule::CosineByStep => self.lr * falling_wave(progress),
             Schedule::Step => self
                 .milestones
                 .iter()
                 .filter(|&&milestone| epoch >= milestone)
                 .fold(self.lr, |lr, _| lr * 0.1),
+        };
+        let all = (self.epochs * steps) as f64;
+        let rising = (self.lr_warmup * all).round();
+        let done = progress * all + 1.0;
+        if done < rising { rate * done / rising } else { rate }
+    }
+
+    /// The inertia m of the momentum encoder at `position`.
+    pub fn momentum(&self, position: Position) -> f64 {
+        match self.momentum_schedule {
+            MomentumSchedule::Constant => self.encoder_momentum,
+            MomentumSchedule::Cosine => {
+                1.0 - (1.0 - self.encoder_momentum) * falling_wave(position.progress(self.epochs))
+            }
+        }
+    }
+
+    /// The views of `epoch`, whose size may grow over the epochs.
+    pub fn views_of(&self, epoch: usize) -> ViewConfig {
+        let full = self.views.image_size;
+        if self.initial_size == 0 || self.initial_size >= full {
+            return self.views.clone();
+        }
+        const GROWING: f64 = 0.75;
+        let progress = (epoch as f64 / (GROWING * self.epochs as f64)).min(1.0);
+        let exact = self.initial_size as f64 + progress * (full - self.initial_size) as f64;
+        // Multiples of a thirty-second of the full size, so that there are few sizes.
+        let unit = (full / 8).max(1);
+        let size = ((exact / unit as f64).floor() as usize * unit).clamp(self.initial_size, full);
+        let scaled = |side: usize| (side * size).div_ceil(full);
+        ViewConfig {
+            image_size: size,
+            eval_resize: scaled(self.views.eval_resize),
+            local_size: scaled(self.views.local_size),
+            ..self.views.clone()
         }
     }
 
@@ -563,6 +661,29 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Where in a run a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Epochs completed.
+    pub epoch: usize,
+    /// Steps of this epoch completed.
+    pub step: usize,
+    /// Steps of an epoch.
+    pub steps: usize,
+}
+
+impl Position {
+    /// How much of a training of so many `epochs` is done: 0 to 1.
+    fn progress(self, epochs: usize) -> f64 {
+        (self.epoch * self.steps + self.step) as f64 / (epochs * self.steps).max(1) as f64
+    }
+}
+
+/// Half a cosine wave from 1 at the beginning to 0 at the end of `progress`, 0 to 1.
+fn falling_wave(progress: f64) -> f64 {
+    0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
 }
 
 /// Bytes of memory of this machine, where it tells.

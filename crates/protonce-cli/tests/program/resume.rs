@@ -171,3 +171,28 @@ fn a_full_disk_ends_in_one_sentence_and_loses_nothing() {
     assert!(last_checkpoint(&whole) == last_checkpoint(&full), "the weights differ");
     assert_eq!(events(&whole), events(&full));
 }
+
+/// What the published settings leave off, all at once.
+const EVERY_OPTION: &str = "--head mlp-bn --queue-negatives other-prototypes --duplicates mask \
+    --local-views 2 --local-size 8 --decorrelation 0.05 --schedule cosine-by-step \
+    --lr-warmup 0.2 --momentum-schedule cosine --prototype-weight 0.5 --initial-size 8 \
+    --bn-splits 2 --solarise-probability 0.2 --epochs 4";
+
+#[test]
+fn every_option_at_once_resumes_to_the_same_bits_on_any_loader_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    write_classes(&data, &["a", "b", "c"], 13);
+    let data = data.to_str().unwrap();
+    let run = |name: &str| folder.path().join(name);
+    let options: Vec<&str> = EVERY_OPTION.split_whitespace().collect();
+    let with = |more: &[&'static str]| [&options[..], more].concat();
+
+    succeed(tiny_pretrain(data, &run("whole"), &with(&["--loader-threads", "1"])));
+    // 5 steps an epoch: stopped in the third, whose images are larger than those of the first.
+    let stopped = with(&["--loader-threads", "3", "--max-steps", "12"]);
+    succeed(tiny_pretrain(data, &run("stopped"), &stopped));
+    succeed(tiny_pretrain(data, &run("stopped"), &with(&["--loader-threads", "2", "--resume"])));
+    let [whole, stopped] = ["whole", "stopped"].map(|name| last_checkpoint(&run(name)));
+    assert!(whole == stopped, "the weights differ");
+}

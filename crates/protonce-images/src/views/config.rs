@@ -83,10 +83,10 @@ crate::settings! {
         /// How often a view is mirrored; 0 where left and right matter (text, signs).
         flip_probability: f64 = 0.5, probability();
 
-        /// Small views per image besides the two full ones (multi-crop). The losses do not use them
-        /// yet.
+        /// Small views per image besides the two full ones (multi-crop): queries that have to find the
+        /// key and the prototypes of the whole image.
         ///
-        /// Source: SwAV.
+        /// Source: SwAV, DINO.
         #[serde(default)]
         local_views: usize = 0, shown_as("N"), expect("at most 64", |&views| views <= 64);
 

@@ -13,7 +13,11 @@ function figuresOf(run) {
   if (history?.best) {
     const [top1, k, epoch] = history.best;
     const chance = history.evaluations.at(-1)?.chance;
-    figure("kNN accuracy", percent(top1), `best, ${k} neighbours, epoch ${epoch}${Number.isFinite(chance) ? `; chance ${percent(chance, 0)}` : ""}`, true);
+    const floors = history.floors.filter((floor) => Number.isFinite(floor.knn[k]));
+    const beside = floors.map((floor) => `${floor.name} ${percent(floor.knn[k], 1)}`);
+    if (Number.isFinite(chance)) beside.push(`chance ${percent(chance, 0)}`);
+    const above = floors.every((floor) => floor.knn[k] < top1);
+    figure("kNN accuracy", percent(top1), `best, ${k} neighbours, epoch ${epoch}; ${beside.join(", ")}${above ? "" : ": nothing gained by training yet"}`, above);
   }
   const purity = analysis?.granularities.at(-1)?.purity;
   if (Number.isFinite(purity)) figure("Purity", percent(purity, 0), `of ${count(analysis.granularities.at(-1).count)} prototypes: images with the commonest label of theirs`);

@@ -13,6 +13,8 @@ function evaluations() {
     return el("div", { class: "card scroll" }, el("table", {},
       el("caption", {}, `${content.runs.length > 1 ? `${run.name}: ` : ""}top-1 accuracy of a weighted kNN on backbone features${step > 1 ? `; every ${step}th of ${count(all.length)} and the best` : ""}.`),
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "After epoch"), ks.map((k) => el("th", { scope: "col" }, `${k} neighbours`)), el("th", { scope: "col" }, "Chance"))),
+      el("tbody", { class: "floors" }, run.history.floors.map((floor) => el("tr", {},
+        el("th", { scope: "row" }, floor.name), ks.map((k) => el("td", {}, percent(floor.knn[k], 2))), el("td", {})))),
       el("tbody", {}, shown.map((evaluation) => el("tr", { class: evaluation.epoch === best ? "best" : "" },
         el("th", { scope: "row" }, count(evaluation.epoch)), ks.map((k) => el("td", {}, percent(evaluation.knn[k], 2))), el("td", {}, percent(evaluation.chance, 1)))))));
   });

@@ -50,7 +50,9 @@ const training = {
         dashed: at > 0, x, y: run.history.evaluations.map((evaluation) => evaluation.knn[k] ?? NaN),
       }));
       const chance = { name: "chance", colour: faint, dashed: true, x, y: run.history.evaluations.map((evaluation) => evaluation.chance ?? NaN) };
-      return number === content.runs.indexOf(runs[0]) ? [...of, chance] : of;
+      const start = run.history.floors[0];
+      const floors = several || !start ? [] : ks.slice(0, 1).map((k) => ({ name: `${start.name}, ${k}`, colour: faint, x, y: x.map(() => start.knn[k] ?? NaN) }));
+      return number === content.runs.indexOf(runs[0]) ? [...of, ...floors, chance] : of;
     });
     this.knn.set(knn);
     if (!page.sections.has("training") || page.sections.get("training").querySelector(".empty")) {

@@ -79,6 +79,14 @@ impl TensorBoard {
                 values.push(scalar("evaluation/chance", *chance));
                 (done(*epoch, 0), values)
             }
+            Event::Floors { floors, .. } => {
+                let accuracies = floors.iter().flat_map(|floor| {
+                    let name = floor.name.replace(' ', "_");
+                    let tag = move |k| format!("floor/{name}_knn_{k}");
+                    floor.knn.iter().map(move |(k, top1)| scalar(&tag(k), *top1))
+                });
+                (done(0, 0), accuracies.collect())
+            }
             Event::Expectation { epoch, granularities, .. } => {
                 let mut values = Vec::new();
                 for (m, granularity) in granularities.iter().enumerate() {

@@ -86,7 +86,7 @@ fn values_out_of_range_are_refused_with_what_was_expected() {
         ("save-every = 0", "\"save-every\" is 0: expected more than 0"),
         ("eval-every = 0", "\"eval-every\" is 0: expected more than 0"),
         ("expectation-every = 0", "\"expectation-every\" is 0: expected more than 0"),
-        ("head = 'none'", "\"head\" is none: expected linear or mlp, to be trained"),
+        ("head = 'none'", "\"head\" is none: expected linear, mlp or mlp-bn, to be trained"),
         ("batch-size = 1", "\"batch-size\" is 1: expected 2 or more"),
         ("max-bad = 1.5", "\"max-bad\" is 1.5: expected between 0 and 1"),
         ("sgd-momentum = -0.1", "\"sgd-momentum\" is -0.1: expected between 0 and 1"),

@@ -52,6 +52,12 @@ fn a_run_that_is_older_than_a_setting_goes_on_as_it_was() {
         "local-views",
         "local-size",
         "local-crop-scale",
+        "lr-warmup",
+        "momentum-schedule",
+        "queue-negatives",
+        "prototype-weight",
+        "decorrelation",
+        "initial-size",
     ];
     for name in later {
         assert!(old.remove(name).is_some(), "{name}");

@@ -4,9 +4,13 @@
 //! [`proto_nce`] tells its own prototype from other prototypes, each with its own concentration as
 //! temperature (PCL, equation 11). All rows are L2-normalised float32.
 
+mod decorrelation;
 mod queue;
+mod queue_negatives;
 
+pub use decorrelation::decorrelation;
 pub use queue::Queue;
+pub use queue_negatives::{other_images, other_prototypes};
 
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -27,11 +31,21 @@ pub struct Contrast {
 /// InfoNCE: every query against its key and the queue.
 ///
 /// `query`, `key`: [batch, dim]; `queue`: [r, dim], as it was before this batch's keys entered.
-pub fn info_nce(query: &Tensor, key: &Tensor, queue: &Tensor, temperature: f64) -> Contrast {
+/// `log_weights` [batch, r], where there are any, are the logarithms of what each negative weighs.
+pub fn info_nce(
+    query: &Tensor,
+    key: &Tensor,
+    queue: &Tensor,
+    log_weights: Option<&Tensor>,
+    temperature: f64,
+) -> Contrast {
     let positive = (query * key).sum_dim_intlist([1].as_slice(), true, Kind::Float);
     let negative = query.matmul(&queue.tr());
     // logits: [batch, 1 + r], the positive first
-    let logits = Tensor::cat(&[positive, negative], 1) / temperature;
+    let mut logits = Tensor::cat(&[positive, negative], 1) / temperature;
+    if let Some(log_weights) = log_weights {
+        logits = &logits + log_weights.constant_pad_nd([1, 0]);
+    }
     let target = Tensor::zeros([query.size()[0]], (Kind::Int64, query.device()));
     cross_entropy(&logits, &target)
 }

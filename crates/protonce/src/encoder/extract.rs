@@ -85,7 +85,7 @@ impl Output {
         let features = encoder.features(images, BatchStats::Running);
         match self {
             Output::Features => features,
-            Output::Embeddings => encoder.project(&features),
+            Output::Embeddings => encoder.project(&features, BatchStats::Running),
         }
     }
 }

@@ -35,6 +35,7 @@ mod upload;
 pub(crate) use architecture::{BlockKind, ResNetSpec};
 pub use error::EncoderError;
 pub use extract::{Extracted, Output, extract, extract_batches};
+pub(crate) use head::NORMALISED_WIDTH;
 pub use layers::normalise_rows;
 pub use model::Encoder;
 pub use momentum_pair::MomentumPair;

@@ -88,29 +88,32 @@ impl Encoder {
 
     /// Pooled features: images [batch, 3, height, width] → float32 [batch, width of the network].
     pub fn features(&self, images: &Tensor, stats: BatchStats) -> Tensor {
-        let context = ForwardContext {
-            parameters: &self.parameters,
-            conv_plan: &self.conv_plan,
-            stats,
-            checkpoint_blocks: self.checkpoint_blocks,
-        };
-        self.network.forward(&context, &images.to_kind(self.precision.kind()))
+        self.network.forward(&self.context(stats), &images.to_kind(self.precision.kind()))
     }
 
     /// L2-normalised embeddings of features: [batch, width] → float32 [batch, dim].
-    pub fn project(&self, features: &Tensor) -> Tensor {
-        normalise_rows(&self.head.forward(&self.parameters, features))
+    pub fn project(&self, features: &Tensor, stats: BatchStats) -> Tensor {
+        normalise_rows(&self.head.forward(&self.context(stats), features))
     }
 
     /// What the head gives before normalisation; with a linear head of one output per class, the
     /// scores of a classifier: [batch, 3, height, width] → float32 [batch, dim].
     pub fn scores(&self, images: &Tensor, stats: BatchStats) -> Tensor {
-        self.head.forward(&self.parameters, &self.features(images, stats))
+        self.head.forward(&self.context(stats), &self.features(images, stats))
     }
 
     /// L2-normalised embeddings of images: [batch, 3, height, width] → float32 [batch, dim].
     pub fn embed(&self, images: &Tensor, stats: BatchStats) -> Tensor {
-        self.project(&self.features(images, stats))
+        self.project(&self.features(images, stats), stats)
+    }
+
+    fn context(&self, stats: BatchStats) -> ForwardContext<'_> {
+        ForwardContext {
+            parameters: &self.parameters,
+            conv_plan: &self.conv_plan,
+            stats,
+            checkpoint_blocks: self.checkpoint_blocks,
+        }
     }
 
     /// Embeddings with batch statistics over `splits` groups of the batch separately, as on `splits`

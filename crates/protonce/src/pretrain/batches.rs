@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use protonce_images::data::Dataset;
-use protonce_images::views::{Batch, Crops, Loader, LoaderError, LoaderOptions};
+use protonce_images::views::{Batch, Crops, Loader, LoaderError, LoaderOptions, ViewConfig};
 use protonce_run::Config;
 use tch::Device;
 
@@ -85,19 +85,19 @@ impl Batches {
     }
 }
 
-/// Centre crops of `images`, in order, in batches as large as training's.
+/// Centre crops of `images` as `views` has them, in order, in batches as large as training's.
 ///
 /// # Errors
 /// When a view setting is out of range or no thread can be started.
 pub(super) fn evaluation_loader(
     dataset: &Arc<Dataset>,
     images: &[usize],
+    views: ViewConfig,
     config: &Config,
     device: Device,
 ) -> Result<Loader, LoaderError> {
     let batches = images.chunks(config.batch_size).map(<[usize]>::to_vec).collect();
     let threads = config.view_threads(device.is_cuda());
-    let views = config.views.clone();
     let options = LoaderOptions { views, batches, crops: Crops::Centre, threads };
     Loader::new(dataset.clone(), options)
 }

@@ -37,7 +37,7 @@ impl Run<'_, '_> {
         // The finished encoder is shown as it is, not as it was.
         let finished = epoch == self.config.epochs;
         let bank = if finished { None } else { self.trainer.bank.as_ref().map(Tensor::copy) };
-        let Embeddings { rows, images, reused } = self.embeddings(bank)?;
+        let Embeddings { rows, images, reused } = self.embeddings(bank, epoch)?;
         let embedding_seconds = embedding_start.elapsed().as_secs_f64();
 
         let clustering_start = Instant::now();
@@ -85,9 +85,13 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Embeddings of all images; those that `bank` [all images, dim] has are taken from it, and only
+    /// Embeddings of all images, seen in the size that they have in `epoch`; those that `bank` [all images, dim] has are taken from it, and only
     /// the images that it lacks are looked at.
-    fn embeddings(&mut self, bank: Option<Tensor>) -> Result<Embeddings, PretrainError> {
+    fn embeddings(
+        &mut self,
+        bank: Option<Tensor>,
+        epoch: usize,
+    ) -> Result<Embeddings, PretrainError> {
         let count = self.dataset.len();
         let known: Vec<bool> = match &bank {
             None => vec![false; count],
@@ -103,7 +107,9 @@ impl Run<'_, '_> {
         let reused = images.len();
         if !missing.is_empty() {
             let total = missing.len();
-            let mut loader = evaluation_loader(&self.dataset, &missing, self.config, self.device)?;
+            let views = self.config.views_of(epoch);
+            let mut loader =
+                evaluation_loader(&self.dataset, &missing, views, self.config, self.device)?;
             let observer = &mut *self.observer;
             let embedded = extract(
                 &self.trainer.pair.momentum_encoder,

@@ -9,7 +9,10 @@ use tch::{Device, Kind, Tensor};
 use super::error::PretrainError;
 use super::loss_sums::LossSums;
 use super::setup::precision;
-use crate::contrast::{Contrast, Queue, info_nce, proto_nce, sample_negatives};
+use crate::contrast::{
+    Contrast, Queue, decorrelation, info_nce, other_images, other_prototypes, proto_nce,
+    sample_negatives,
+};
 use crate::encoder::convolution::ConvPlan;
 use crate::encoder::{MomentumPair, Sgd, upload};
 use crate::profile::{self, Part};
@@ -18,7 +21,7 @@ use crate::tensors::NamedTensors;
 use crate::world::World;
 use protonce_images::random::{Purpose, generator};
 use protonce_images::views::Batch;
-use protonce_run::{Config, Expectation, Method, RunError};
+use protonce_run::{Config, Expectation, Method, Position, QueueNegatives, RunError};
 
 /// Everything that training changes.
 pub(super) struct Trainer {
@@ -58,43 +61,56 @@ impl Trainer {
         &mut self,
         batch: &Batch,
         granularities: &[Prototypes],
-        learning_rate: f64,
-        epoch: usize,
-        step: usize,
+        position: Position,
     ) -> LossSums {
         let config = &self.config;
         let (count, size, splits) = (batch.indices.len(), batch.image_size, config.bn_splits);
-        let (epoch, step) = (epoch as u64, step as u64);
+        let (epoch, step) = (position.epoch as u64, position.step as u64);
         let random = |purpose| generator(config.seed, purpose);
 
         // The momentum encoder follows, then sees the key views: keys [batch, dim].
-        self.pair.ema_update(config.encoder_momentum);
+        self.pair.ema_update(config.momentum(position));
         let mut order: Vec<i64> = (0..count as i64).collect();
         order.shuffle(&mut random(Purpose::KeyOrder { epoch, step }));
         let keys = self.pair.keys(&batch.views[1], size, splits, &order);
 
-        // Queries [batch, dim].
-        let queries = self.pair.queries(&batch.views[0], size, splits);
-
-        // Losses, with the queue as it was before this batch's keys.
+        // What the queries are contrasted with, the queue as it was before this batch's keys.
         let images: Vec<i64> = batch.indices.iter().map(|&index| index as i64).collect();
-        let losses = self.losses(&queries, &keys, &images, granularities, &|granularity| {
+        let targets = self.targets(&keys, &images, granularities, &|granularity| {
             random(Purpose::Negatives { epoch, step, granularity })
         });
 
+        // The gradient is the mean of those of the query views, which are seen one after the other.
+        let mut gradient = None::<Tensor>;
+        for local in &batch.local_views {
+            let queries = self.pair.queries(local, batch.local_size, splits);
+            let losses = self.losses(&queries, &targets, granularities);
+            let of_view = self.pair.encoder.parameters().gradient(&losses.total);
+            gradient = Some(gradient.map_or(of_view.shallow_clone(), |sum| sum + of_view));
+        }
+        let queries = self.pair.queries(&batch.views[0], size, splits);
+        let losses = self.losses(&queries, &targets, granularities);
+        let of_view = self.pair.encoder.parameters().gradient(&losses.total);
+        let gradient = match gradient {
+            Some(sum) => (sum + of_view) / (1 + batch.local_views.len()) as f64,
+            None => of_view,
+        };
+
         // Gradient descent with momentum and weight decay on all of θ.
-        let gradient = self.pair.encoder.parameters().gradient(&losses.total);
         let gradient = self.world.all_reduce_mean(gradient);
-        let sgd =
-            Sgd { learning_rate, momentum: config.sgd_momentum, weight_decay: config.weight_decay };
+        let sgd = Sgd {
+            learning_rate: config.learning_rate(position),
+            momentum: config.sgd_momentum,
+            weight_decay: config.weight_decay,
+        };
         self.pair.encoder.parameters_mut().sgd_step(.., &self.velocity, &gradient, sgd);
 
-        let keys = self.world.all_gather(keys);
+        let keys = self.world.all_gather(targets.keys);
+        let images = self.world.all_gather(targets.images);
         if let Some(bank) = &mut self.bank {
-            let images = upload(&images, self.device);
-            let _ = bank.index_copy_(0, &self.world.all_gather(images), &keys);
+            let _ = bank.index_copy_(0, &images, &keys);
         }
-        self.queue.enqueue(&keys);
+        self.queue.enqueue(&keys, &images);
         LossSums::of(
             count,
             [
@@ -108,33 +124,56 @@ impl Trainer {
         )
     }
 
-    /// What `queries` [batch, dim] of `images` [batch] are pulled by; `random` draws the negatives of
-    /// the granularity of its number.
-    fn losses(
+    /// What the queries of `images` [batch] are pulled to and pushed from, whichever view they are of;
+    /// `random` draws the negatives of the granularity of its number.
+    fn targets(
         &self,
-        queries: &Tensor,
         keys: &Tensor,
         images: &[i64],
         granularities: &[Prototypes],
         random: &dyn Fn(u16) -> ChaCha8Rng,
-    ) -> Losses {
+    ) -> Targets {
         let _part = profile::part(Part::Losses);
         let config = &self.config;
         let rows = Tensor::from_slice(images);
+        let (mut own, mut negatives) = (Vec::new(), Vec::new());
+        for (m, granularity) in (0..).zip(granularities) {
+            let mut prototypes = vec![0i64; images.len()];
+            let assignment = granularity.assignment.index_select(0, &rows);
+            assignment.copy_data(&mut prototypes, images.len());
+            let clusters = granularity.prototypes.size()[0];
+            let drawn = sample_negatives(&prototypes, clusters, config.negatives, random(m));
+            own.push(upload(&prototypes, self.device));
+            negatives.push(upload(&drawn, self.device));
+        }
+        let images = upload(images, self.device);
+        let queue_weights = match config.queue_negatives {
+            QueueNegatives::All => None,
+            QueueNegatives::OtherImages => Some(other_images(&images, self.queue.images())),
+            QueueNegatives::OtherPrototypes => {
+                let belonging = other_prototypes(self.queue.keys(), granularities, &own);
+                Some(other_images(&images, self.queue.images()) + belonging)
+            }
+        };
+        Targets { keys: keys.shallow_clone(), images, queue_weights, own, negatives }
+    }
+
+    /// The loss of `queries` [batch, dim].
+    fn losses(&self, queries: &Tensor, targets: &Targets, granularities: &[Prototypes]) -> Losses {
+        let _part = profile::part(Part::Losses);
+        let config = &self.config;
 
         // InfoNCE against the queue.
-        let instance = info_nce(queries, keys, self.queue.keys(), config.temperature);
+        let weights = targets.queue_weights.as_ref();
+        let (keys, queue) = (&targets.keys, self.queue.keys());
+        let instance = info_nce(queries, keys, queue, weights, config.temperature);
 
         // ProtoNCE, averaged over the granularities.
         let (mut prototype_loss, mut prototype_accuracy) = (None::<Tensor>, None::<Tensor>);
-        for (m, granularity) in (0..).zip(granularities) {
-            let mut own = vec![0i64; images.len()];
-            granularity.assignment.index_select(0, &rows).copy_data(&mut own, images.len());
-            let clusters = granularity.prototypes.size()[0];
-            let negatives = sample_negatives(&own, clusters, config.negatives, random(m));
-            let [own, negatives] = [own, negatives].map(|rows| upload(&rows, self.device));
-            let term = proto_nce(queries, granularity, &own, &negatives, config.duplicates);
-            let share = 1.0 / granularities.len() as f64;
+        let share = 1.0 / granularities.len() as f64;
+        for (m, granularity) in granularities.iter().enumerate() {
+            let (own, negatives) = (&targets.own[m], &targets.negatives[m]);
+            let term = proto_nce(queries, granularity, own, negatives, config.duplicates);
             let added = |sum: Option<Tensor>, value: Tensor| match sum {
                 Some(sum) => Some(sum + value * share),
                 None => Some(value * share),
@@ -142,10 +181,16 @@ impl Trainer {
             prototype_loss = added(prototype_loss, term.loss);
             prototype_accuracy = added(prototype_accuracy, term.accuracy);
         }
-        let total = match &prototype_loss {
-            Some(prototype_loss) => &instance.loss + prototype_loss,
-            None => instance.loss.shallow_clone(),
-        };
+        let mut total = instance.loss.shallow_clone();
+        if let Some(prototype_loss) = &prototype_loss {
+            total = match config.prototype_weight {
+                1.0 => total + prototype_loss,
+                weight => total + prototype_loss * weight,
+            };
+        }
+        if config.decorrelation > 0.0 {
+            total = &total + decorrelation(queries) * config.decorrelation;
+        }
         Losses { total, instance, prototype_loss, prototype_accuracy }
     }
 
@@ -155,6 +200,9 @@ impl Trainer {
         let mut training: NamedTensors =
             prefixed.map(|(name, tensor)| (format!("momentum_encoder.{name}"), tensor)).collect();
         training.push(("queue".to_owned(), self.queue.keys().copy()));
+        if self.config.queue_negatives != QueueNegatives::All {
+            training.push(("queue_images".to_owned(), self.queue.images().copy()));
+        }
         training.push(("velocity".to_owned(), self.velocity.copy()));
         if let Some(bank) = &self.bank {
             training.push(("bank".to_owned(), bank.copy()));
@@ -171,11 +219,13 @@ impl Trainer {
     ) -> Result<(), PretrainError> {
         self.pair.encoder.parameters_mut().load(encoder)?;
         let mut momentum_encoder = NamedTensors::new();
+        let (mut keys, mut images) = (None, None);
         for (name, tensor) in training {
             let tensor = tensor.to_device(self.device);
             match name.strip_prefix("momentum_encoder.") {
                 Some(name) => momentum_encoder.push((name.to_owned(), tensor)),
-                None if name == "queue" => self.queue = Queue::restore(tensor, queue_position),
+                None if name == "queue" => keys = Some(tensor),
+                None if name == "queue_images" => images = Some(tensor),
                 None if name == "velocity" && tensor.size() == self.velocity.size() => {
                     self.velocity = tensor;
                 }
@@ -187,11 +237,28 @@ impl Trainer {
                 None => return Err(RunError::Unexpected(name).into()),
             }
         }
+        if let Some(keys) = keys {
+            self.queue = Queue::restore(keys, images, queue_position);
+        }
         Ok(self.pair.momentum_encoder.parameters_mut().load(&momentum_encoder)?)
     }
 }
 
-/// The terms of a step's loss.
+/// What the queries of a batch are contrasted with.
+struct Targets {
+    /// Each query's positive: [batch, dim].
+    keys: Tensor,
+    /// The image of each query: int64 \[batch\].
+    images: Tensor,
+    /// Logarithms of what the keys of the queue weigh: [batch, r]; none where all weigh the same.
+    queue_weights: Option<Tensor>,
+    /// For each granularity, the prototype of each image: int64 \[batch\].
+    own: Vec<Tensor>,
+    /// For each granularity, the prototypes that are negatives of all: int64 [up to r].
+    negatives: Vec<Tensor>,
+}
+
+/// The terms of the loss of one view.
 struct Losses {
     total: Tensor,
     instance: Contrast,

@@ -21,7 +21,7 @@ mod setup;
 mod stored_prototypes;
 mod validation;
 
-use protonce_run::{Method, Observer, Task};
+use protonce_run::{Method, Observer, Position, Task};
 
 pub use error::PretrainError;
 use run::Run;
@@ -52,36 +52,38 @@ pub fn pretrain(
 ) -> Result<Outcome, PretrainError> {
     let config = setup.config;
     let mut run = Run::open(setup, observer)?;
+    run.measure_floors()?;
     for epoch in run.epoch..config.epochs {
         // E-step: embed all images, cluster them at each granularity (lines 3 to 6).
         if run.expectation_is_due(epoch) {
             run.expectation(epoch)?;
         }
         // M-step: pull every query towards its key and its prototypes (lines 7 to 14).
-        let learning_rate = config.learning_rate(epoch);
         let mut batches = run.batches(epoch)?;
+        let steps = batches.steps();
         while let Some(batch) = batches.next()? {
+            let position = Position { epoch, step: run.step, steps };
             run.note_unreadable(&batch.unreadable)?;
             // One image alone has nothing to be told apart from in its batch.
             if batch.indices.len() > 1 {
                 let prototypes = run.prototypes.granularities();
-                let losses = run.trainer.step(&batch, prototypes, learning_rate, epoch, run.step);
+                let losses = run.trainer.step(&batch, prototypes, position);
                 run.since_log += &losses;
             }
             batches.recycle(batch);
             run.step += 1;
-            run.progress(Task::Training, run.step, batches.steps());
-            let ended = run.step == batches.steps();
+            run.progress(Task::Training, run.step, steps);
+            let ended = run.step == steps;
             let stopped = !ended && stop();
             if ended || stopped || run.step.is_multiple_of(config.log_every) {
-                run.log(epoch, learning_rate, &mut batches)?;
+                run.log(position, &mut batches)?;
             }
             if stopped {
                 run.save()?;
                 return Ok(Outcome::Stopped);
             }
         }
-        run.end_epoch(epoch, learning_rate, &batches)?;
+        run.end_epoch(epoch, &batches)?;
         // What the representation is worth so far, and a checkpoint.
         let (done, finished) = (epoch + 1, epoch + 1 == config.epochs);
         if finished || done.is_multiple_of(config.eval_every) {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use protonce_images::data::Dataset;
 use protonce_images::views::{Crops, Loader, LoaderOptions, Unreadable};
-use protonce_run::{CheckpointState, Config, Event, Observer, Progress, RunFolder, Task};
+use protonce_run::{CheckpointState, Config, Event, Observer, Position, Progress, RunFolder, Task};
 use tch::{Device, Tensor};
 
 use super::batches::Batches;
@@ -154,9 +154,10 @@ impl<'a, 'b> Run<'a, 'b> {
             let kept = batch.iter().filter(|index| !self.unreadable.contains_key(index));
             kept.copied().collect()
         };
-        let views = self.config.views.pretraining_views();
+        let config = self.config.views_of(epoch);
+        let views = config.pretraining_views();
         let options = LoaderOptions {
-            views: self.config.views.clone(),
+            views: config,
             batches: batches[self.step..].iter().map(readable).collect(),
             crops: Crops::Random { seed: self.config.seed, epoch: epoch as u64, views },
             threads: self.config.view_threads(self.device.is_cuda()),
@@ -190,15 +191,15 @@ impl<'a, 'b> Run<'a, 'b> {
         Ok(())
     }
 
-    /// Writes a `step` event of what has gathered since the last.
+    /// Writes a `step` event of what has gathered since the last, the step at `position` included.
     ///
     /// Reading the sums waits for the device, so this is also where a diverged loss is noticed.
     pub(super) fn log(
         &mut self,
-        epoch: usize,
-        learning_rate: f64,
+        position: Position,
         batches: &mut Batches,
     ) -> Result<(), PretrainError> {
+        let (epoch, learning_rate) = (position.epoch, self.config.learning_rate(position));
         let Some(measures) = self.since_log.measures() else { return Ok(()) };
         if !measures.loss.is_finite() {
             let last = self.folder.last();
@@ -224,9 +225,11 @@ impl<'a, 'b> Run<'a, 'b> {
     pub(super) fn end_epoch(
         &mut self,
         epoch: usize,
-        learning_rate: f64,
         batches: &Batches,
     ) -> Result<(), PretrainError> {
+        let steps = batches.steps();
+        let last = Position { epoch, step: steps.saturating_sub(1), steps };
+        let learning_rate = self.config.learning_rate(last);
         self.epoch = epoch + 1;
         self.step = 0;
         let sums = std::mem::replace(&mut self.epoch_sums, LossSums::zero(self.device));
@@ -246,6 +249,19 @@ impl<'a, 'b> Run<'a, 'b> {
             seconds: interval.seconds,
             waited: interval.waited,
         })
+    }
+
+    /// Measures what the representation is to be compared with, when labelled images were given and
+    /// nothing has been trained.
+    pub(super) fn measure_floors(&mut self) -> Result<(), PretrainError> {
+        let Some(validation) = &self.validation else { return Ok(()) };
+        if (self.epoch, self.step) != (0, 0) {
+            return Ok(());
+        }
+        let encoder = &self.trainer.pair.encoder;
+        let floors = validation.floors(encoder, self.device, self.config, self.observer)?;
+        let chance = validation.chance;
+        self.event(Event::Floors { floors, chance })
     }
 
     /// Weighted kNN on backbone features, when labelled images were given.

@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use protonce_images::data::Dataset;
-use protonce_run::{Config, Observer, Progress, Task};
+use protonce_images::views::Loader;
+use protonce_run::{Config, Floor, Observer, Progress, Task};
 use tch::{Device, Tensor};
 
 use super::batches::evaluation_loader;
 use super::error::PretrainError;
 use crate::encoder::{Encoder, Output, extract};
-use crate::transfer::{Knn, TransferError, common_labels, knn_accuracy};
+use crate::transfer::{
+    Knn, TransferError, TrivialFeatures, common_labels, knn_accuracy, trivial_floors,
+};
 
 /// The labelled images of the kNN evaluation.
 pub(super) struct Validation {
@@ -53,6 +56,27 @@ impl Validation {
         }))
     }
 
+    /// What `encoder`, which has not been trained yet, and trivial features come to.
+    ///
+    /// # Errors
+    /// When the images cannot be loaded.
+    pub(super) fn floors(
+        &self,
+        encoder: &Encoder,
+        device: Device,
+        config: &Config,
+        observer: &mut Observer,
+    ) -> Result<Vec<Floor>, PretrainError> {
+        let knn = self.knn(encoder, device, config, observer)?;
+        let mut floors = vec![Floor { name: "untrained network".to_owned(), knn }];
+        let classes = self.train.dataset.classes().len() as i64;
+        let train = self.train.trivial_features(config)?;
+        let test = self.test.trivial_features(config)?;
+        let [train, test] = [&train, &test].map(|(features, labels)| (features, labels));
+        floors.extend(trivial_floors(&Knn::default(), train, test, classes));
+        Ok(floors)
+    }
+
     /// Top-1 accuracy in percent by number of neighbours.
     ///
     /// # Errors
@@ -87,13 +111,32 @@ impl Labelled {
         observer: &mut Observer,
     ) -> Result<(Tensor, Tensor), PretrainError> {
         let total = self.dataset.len();
-        let images: Vec<usize> = (0..total).collect();
-        let mut loader = evaluation_loader(&self.dataset, &images, config, device)?;
+        let mut loader = self.loader(config, device)?;
         let extracted = extract(encoder, &mut loader, Output::Features, &mut |done| {
             observer(Progress::Task { task: Task::Features, done, total });
         })?;
-        let labels: Vec<i64> =
-            extracted.images.iter().map(|&image| self.labels[image as usize]).collect();
-        Ok((extracted.rows, Tensor::from_slice(&labels).to_device(device)))
+        Ok((extracted.rows, self.labels_of(&extracted.images).to_device(device)))
+    }
+
+    /// Trivial features of the readable images, and their labels.
+    fn trivial_features(
+        &self,
+        config: &Config,
+    ) -> Result<(TrivialFeatures, Tensor), PretrainError> {
+        let mut loader = self.loader(config, Device::Cpu)?;
+        let features = TrivialFeatures::of(&mut loader, &config.views)?;
+        let labels = self.labels_of(&features.images);
+        Ok((features, labels))
+    }
+
+    fn loader(&self, config: &Config, device: Device) -> Result<Loader, PretrainError> {
+        let images: Vec<usize> = (0..self.dataset.len()).collect();
+        Ok(evaluation_loader(&self.dataset, &images, config.views.clone(), config, device)?)
+    }
+
+    /// int64 [images].
+    fn labels_of(&self, images: &[i64]) -> Tensor {
+        let labels: Vec<i64> = images.iter().map(|&image| self.labels[image as usize]).collect();
+        Tensor::from_slice(&labels)
     }
 }

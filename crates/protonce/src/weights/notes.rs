@@ -2,12 +2,14 @@
 
 use super::metadata::Metadata;
 use super::{Export, Target};
+use crate::encoder::NORMALISED_WIDTH;
 use protonce_run::{EncoderConfig, Head, Stem};
 
 /// One sentence each.
 pub(super) fn notes(options: &Export, metadata: &Metadata, training: bool) -> Vec<String> {
     let Metadata { encoder, views, .. } = metadata;
     let EncoderConfig { arch, stem, head, dim } = encoder;
+    let hidden = NORMALISED_WIDTH;
     let mut notes = Vec::new();
     let mut note = |text: String| notes.push(text);
     let create = match options.target {
@@ -25,6 +27,11 @@ pub(super) fn notes(options: &Export, metadata: &Metadata, training: bool) -> Ve
             Head::Mlp => note(format!(
                 "Load into {create} after model.fc = torch.nn.Sequential(Linear(w, w), ReLU(), \
                  Linear(w, {dim})), where w = {}.",
+                arch.width()
+            )),
+            Head::MlpBn => note(format!(
+                "Load into {create} after model.fc = torch.nn.Sequential(Linear(w, {hidden}), \
+                 BatchNorm1d({hidden}), ReLU(), Linear({hidden}, {dim})), where w = {}.",
                 arch.width()
             )),
         }

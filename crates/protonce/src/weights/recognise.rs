@@ -1,6 +1,6 @@
 //! Which ResNet a state dict holds, recognised by the names and shapes of its tensors.
 
-use crate::encoder::{BlockKind, ResNetSpec};
+use crate::encoder::{BlockKind, NORMALISED_WIDTH, ResNetSpec};
 use protonce_run::{Architecture, EncoderConfig, Head, Stem};
 
 /// An encoder found among named tensors.
@@ -144,9 +144,11 @@ fn stem<'a>(shape: &impl Fn(&str) -> Option<&'a [i64]>) -> Result<Stem, String> 
 }
 
 fn head<'a>(shape: &impl Fn(&str) -> Option<&'a [i64]>, arch: Architecture) -> (Head, i64) {
-    match (shape("fc.weight"), shape("fc.0.weight"), shape("fc.2.weight")) {
-        (Some(&[dim, _]), _, _) => (Head::Linear, dim),
-        (_, Some(_), Some(&[dim, _])) => (Head::Mlp, dim),
+    let names = ["fc.weight", "fc.0.weight", "fc.1.weight", "fc.2.weight", "fc.3.weight"];
+    match names.map(shape) {
+        [Some(&[dim, _]), ..] => (Head::Linear, dim),
+        [_, Some(_), None, Some(&[dim, _]), _] => (Head::Mlp, dim),
+        [_, Some(&[NORMALISED_WIDTH, _]), Some(_), None, Some(&[dim, _])] => (Head::MlpBn, dim),
         _ => (Head::None, arch.width()),
     }
 }
@@ -161,6 +163,10 @@ fn belongs(name: &str, encoder: &EncoderConfig) -> bool {
         return match encoder.head {
             Head::Linear => matches!(rest, "weight" | "bias"),
             Head::Mlp => matches!(rest, "0.weight" | "0.bias" | "2.weight" | "2.bias"),
+            Head::MlpBn => {
+                matches!(rest, "0.weight" | "0.bias" | "3.weight" | "3.bias")
+                    || rest.strip_prefix("1.").is_some_and(normalisation)
+            }
             Head::None => false,
         };
     }
@@ -215,6 +221,7 @@ mod tests {
             for (stem, head, prefix) in [
                 (Stem::ImageNet, Head::Mlp, "module.encoder_q."),
                 (Stem::Small, Head::Linear, ""),
+                (Stem::Small, Head::MlpBn, "module."),
                 (Stem::ImageNet, Head::None, "module."),
             ] {
                 // The largest ones are drawn once only, for drawing takes most of the time.

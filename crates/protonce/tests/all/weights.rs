@@ -63,7 +63,9 @@ fn the_published_checkpoint_gives_its_features_and_goes_back_as_it_came() {
     let images = expected("images").permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
     let _guard = tch::no_grad_guard();
     let features = encoder.features(&images, BatchStats::Running);
-    for (found, name) in [(&encoder.project(&features), "embeddings"), (&features, "features")] {
+    for (found, name) in
+        [(&encoder.project(&features, BatchStats::Running), "embeddings"), (&features, "features")]
+    {
         let difference = (found - expected(name)).abs().max().double_value(&[]);
         println!("{name} differ by {difference:.1e}");
         assert!(difference < 1e-4, "{name}: {difference}");

@@ -27,7 +27,7 @@ use crate::prototypes::Prototypes;
 use crate::world::World;
 use protonce_images::data::Dataset;
 use protonce_images::views::{Batch, Crops, Loader, LoaderOptions};
-use protonce_run::{Config, Method, Observer, Progress, Task};
+use protonce_run::{Config, Method, Observer, Position, Progress, Task};
 
 /// What was measured of a training step. Times are seconds of wall time.
 #[derive(Debug, Clone, Serialize)]
@@ -88,7 +88,8 @@ pub fn measure_step(
     let total = 2 * (warmup + timed);
     let mut number = 0;
     let mut step = |trainer: &mut Trainer, batch: &Batch| {
-        let sums = trainer.step(batch, &prototypes, config.lr, 0, number);
+        let sums =
+            trainer.step(batch, &prototypes, Position { epoch: 0, step: number, steps: total });
         // Waits for the device.
         let _ = sums.values();
         number += 1;

@@ -13,6 +13,8 @@ use protonce_run::{EncoderConfig, Head, Stem};
 pub(super) const FLOAT: i32 = 1;
 /// torch.nn.BatchNorm2d's.
 const EPSILON: f64 = 1e-5;
+/// What a batch norm consists of: γ, β, μ and σ².
+const STATISTICS: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
 
 /// A graph that is being built.
 pub(super) struct Graph<'a> {
@@ -93,29 +95,41 @@ impl<'a> Graph<'a> {
             ints("pads", &[padding; 4]),
             int("group", groups),
         ];
-        let statistic = |name: &str| format!("{norm}.{name}");
-        let [scale, shift, mean, variance] =
-            ["weight", "bias", "running_mean", "running_var"].map(statistic);
         if !self.fold {
             self.initializer(&weight_name, &weight)?;
             let x = self.node(convolution, "Conv", &[x, &weight_name], attributes);
-            for name in [&scale, &shift, &mean, &variance] {
-                let tensor = self.tensor(name)?;
-                self.initializer(name, &tensor)?;
-            }
-            let inputs = [x.as_str(), &scale, &shift, &mean, &variance];
-            let attributes = vec![float("epsilon", EPSILON)];
-            return Ok(self.node(norm, "BatchNormalization", &inputs, attributes));
+            return self.batch_norm(&x, norm);
         }
-        // γ (w·x − μ) / √(σ² + ε) + β, in float64 so that folding costs no more than one rounding.
-        let double = |name: &str| Ok::<_, io::Error>(self.tensor(name)?.to_kind(Kind::Double));
-        let factor = double(&scale)? / (double(&variance)? + EPSILON).sqrt();
-        let bias = double(&shift)? - double(&mean)? * &factor;
+        let (factor, bias) = self.affine(norm)?;
         weight = weight.to_kind(Kind::Double) * factor.view([-1, 1, 1, 1]);
         let bias_name = format!("{convolution}.bias");
         self.initializer(&weight_name, &weight)?;
         self.initializer(&bias_name, &bias)?;
         Ok(self.node(convolution, "Conv", &[x, &weight_name, &bias_name], attributes))
+    }
+
+    /// A batch norm in a node of its own.
+    fn batch_norm(&mut self, x: &str, norm: &str) -> io::Result<String> {
+        let names = STATISTICS.map(|statistic| format!("{norm}.{statistic}"));
+        for name in &names {
+            let tensor = self.tensor(name)?;
+            self.initializer(name, &tensor)?;
+        }
+        let [scale, shift, mean, variance] = &names;
+        let inputs = [x, scale, shift, mean, variance];
+        Ok(self.node(norm, "BatchNormalization", &inputs, vec![float("epsilon", EPSILON)]))
+    }
+
+    /// The factor and the bias that a batch norm comes to: γ (x − μ) / √(σ² + ε) + β, in float64 so that
+    /// folding costs no more than one rounding.
+    fn affine(&self, norm: &str) -> io::Result<(Tensor, Tensor)> {
+        let double = |statistic: &str| {
+            Ok::<_, io::Error>(self.tensor(&format!("{norm}.{statistic}"))?.to_kind(Kind::Double))
+        };
+        let [scale, shift, mean, variance] = STATISTICS.map(double);
+        let factor = scale? / (variance? + EPSILON).sqrt();
+        let bias = shift? - mean? * &factor;
+        Ok((factor, bias))
     }
 
     /// images → features and embedding.
@@ -173,6 +187,11 @@ impl<'a> Graph<'a> {
                 let hidden = self.node("fc.1", "Relu", &[&hidden], Vec::new());
                 self.linear(&hidden, "fc.2")?
             }
+            Head::MlpBn => {
+                let hidden = self.normalised_linear(&features, "fc.0", "fc.1")?;
+                let hidden = self.node("fc.2", "Relu", &[&hidden], Vec::new());
+                self.linear(&hidden, "fc.3")?
+            }
         };
         // The floor is torch.nn.functional.normalize's: rows of zeros stay zeros.
         let axes = vec![ints("axes", &[1]), int("keepdims", 1)];
@@ -184,11 +203,28 @@ impl<'a> Graph<'a> {
     }
 
     fn linear(&mut self, x: &str, layer: &str) -> io::Result<String> {
-        let [weight, bias] = ["weight", "bias"].map(|part| format!("{layer}.{part}"));
-        for name in [&weight, &bias] {
-            let tensor = self.tensor(name)?;
-            self.initializer(name, &tensor)?;
+        let [weight, bias] = ["weight", "bias"].map(|part| self.tensor(&format!("{layer}.{part}")));
+        self.gemm(x, layer, &weight?, &bias?)
+    }
+
+    /// A linear layer and the batch norm after it, in one node if they are folded.
+    fn normalised_linear(&mut self, x: &str, layer: &str, norm: &str) -> io::Result<String> {
+        if !self.fold {
+            let x = self.linear(x, layer)?;
+            return self.batch_norm(&x, norm);
         }
-        Ok(self.node(layer, "Gemm", &[x, &weight, &bias], vec![int("transB", 1)]))
+        let (factor, shift) = self.affine(norm)?;
+        let [weight, bias] = ["weight", "bias"].map(|part| {
+            Ok::<_, io::Error>(self.tensor(&format!("{layer}.{part}"))?.to_kind(Kind::Double))
+        });
+        self.gemm(x, layer, &(weight? * factor.unsqueeze(1)), &(bias? * &factor + shift))
+    }
+
+    fn gemm(&mut self, x: &str, layer: &str, weight: &Tensor, bias: &Tensor) -> io::Result<String> {
+        let names = ["weight", "bias"].map(|part| format!("{layer}.{part}"));
+        for (name, tensor) in names.iter().zip([weight, bias]) {
+            self.initializer(name, tensor)?;
+        }
+        Ok(self.node(layer, "Gemm", &[x, &names[0], &names[1]], vec![int("transB", 1)]))
     }
 }

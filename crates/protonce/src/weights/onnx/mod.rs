@@ -104,6 +104,7 @@ mod tests {
     fn every_input_is_made_before_it_is_used() {
         for (arch, stem, head) in [
             (Architecture::ResNet18, Stem::Small, Head::Mlp),
+            (Architecture::ResNet18, Stem::Small, Head::MlpBn),
             (Architecture::ResNet50, Stem::ImageNet, Head::Linear),
             (Architecture::ResNeXt50x32x4d, Stem::ImageNet, Head::None),
         ] {
@@ -124,7 +125,8 @@ mod tests {
                     |operation| graph.node.iter().filter(|node| node.op_type == operation).count();
                 let convolutions = if arch == Architecture::ResNet18 { 20 } else { 53 };
                 assert_eq!(count("Conv"), convolutions);
-                assert_eq!(count("BatchNormalization"), if fold { 0 } else { convolutions });
+                let norms = convolutions + usize::from(head == Head::MlpBn);
+                assert_eq!(count("BatchNormalization"), if fold { 0 } else { norms });
                 assert_eq!(count("MaxPool"), usize::from(stem == Stem::ImageNet));
             }
         }

@@ -70,7 +70,7 @@ fn features_and_embeddings_are_torchvisions() {
             [(BatchStats::Running, "evaluate", 2e-5), (BatchStats::Batch, "train", train_tolerance)]
         {
             let features = encoder.features(&images, stats);
-            let embeddings = encoder.project(&features);
+            let embeddings = encoder.project(&features, stats);
             for (rows, kind) in [(features, "features"), (embeddings, "embeddings")] {
                 let expected: Vec<f32> = serde_json::from_value(case[name][kind].clone()).unwrap();
                 let expected = Tensor::from_slice(&expected).view([8, -1]);

@@ -5,8 +5,8 @@ use protonce::encoder::normalise_rows;
 use protonce::prototypes::Prototypes;
 use protonce::transfer::{FeatureMatrix, Knn, Svm, average_precision, knn_accuracy};
 use protonce_kmeans::{Clustering, ConcentrationOptions, concentration};
-use protonce_run::Config;
 use protonce_run::Duplicates;
+use protonce_run::{Config, Position};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
@@ -19,7 +19,7 @@ fn losses_and_gradient_are_the_published_ones() {
     let temperature = f64::from(fixture.scalar("temperature"));
     let raw_query = fixture.get("raw_q").set_requires_grad(true);
     let query = normalise_rows(&raw_query);
-    let instance = info_nce(&query, &fixture.get("key"), &fixture.get("queue"), temperature);
+    let instance = info_nce(&query, &fixture.get("key"), &fixture.get("queue"), None, temperature);
     close("instance loss", &instance.loss, &fixture.get("loss.instance").squeeze(), 1e-5);
 
     let images = fixture.get("index");
@@ -129,7 +129,8 @@ fn both_schedules_are_exact() {
         let rates = fixture[name]["lr"].as_array().unwrap();
         assert_eq!(rates.len(), config.epochs);
         for (epoch, rate) in rates.iter().enumerate() {
-            let (found, expected) = (config.learning_rate(epoch), rate.as_f64().unwrap());
+            let position = Position { epoch, step: 0, steps: 7 };
+            let (found, expected) = (config.learning_rate(position), rate.as_f64().unwrap());
             assert!((found - expected).abs() <= 1e-12, "{name}, epoch {epoch}: {found}");
         }
     }
