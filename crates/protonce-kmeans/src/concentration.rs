@@ -11,10 +11,14 @@ pub struct ConcentrationOptions {
     pub smoothing: f64,
 }
 
+/// The least concentration, in units of τ.
+const SHARPEST: f64 = 0.1;
+
 /// The concentration of each cluster (PCL, equation 12, as the published code computes it): \[clusters\].
 ///
 /// The mean distance over ln(size + α); clusters of fewer than two take the largest; clipped to the
-/// 10th and 90th percentile; scaled to average τ. In float64 up to the result.
+/// 10th and 90th percentile; scaled to average τ, and at least τ/10, where the published code divides
+/// by 0 when many points are the same. In float64 up to the result.
 pub fn concentration(clustering: &Clustering, options: ConcentrationOptions) -> Vec<f32> {
     let clusters = clustering.clusters();
     // In the order of the points.
@@ -38,7 +42,7 @@ pub fn concentration(clustering: &Clustering, options: ConcentrationOptions) -> 
     let mean = sum(&densities) / clusters as f64;
     // Clusters that are all points, or one point each, have no spread to scale by.
     let scaled = |density: f64| match mean > 0.0 {
-        true => density * options.temperature / mean,
+        true => (density * options.temperature / mean).max(SHARPEST * options.temperature),
         false => options.temperature,
     };
     densities.into_iter().map(|density| scaled(density) as f32).collect()
@@ -89,6 +93,15 @@ mod tests {
     fn clusters_without_spread_share_the_temperature() {
         let phi = concentration(&clustering(4, &[0, 1, 2], &[0.0; 3]), OPTIONS);
         assert_eq!(phi, [0.2; 4]);
+    }
+
+    #[test]
+    fn points_that_are_the_same_leave_no_concentration_at_zero() {
+        // Three clusters of two equal points each, and one that is spread out.
+        let distances = [0.0f32, 0.0, 0.0, 0.0, 0.0, 0.0, 0.4, 0.6];
+        let phi = concentration(&clustering(4, &[0, 0, 1, 1, 2, 2, 3, 3], &distances), OPTIONS);
+        assert_eq!(phi[..3], [0.02; 3]);
+        assert!(phi[3] > 0.2);
     }
 
     #[test]
