@@ -24,7 +24,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TABLE = ROOT / "benches/learning.tsv"
-COLUMNS = ["protocol", "setting", "seed", "commit", "seconds", "processor seconds", "kNN 20", "kNN 200", "linear", "SVM full", "AMI x 100", "flags"]
+COLUMNS = ["protocol", "setting", "seed", "commit", "seconds", "processor seconds", "kNN 20", "kNN 200", "linear", "SVM full", "AMI x 100", "effective rank", "flags"]
 MEASURES = COLUMNS[6:11]
 
 # CIFAR-10's own mean and deviation; a line of events for every hundred steps is enough.
@@ -70,6 +70,13 @@ def measure(options, protocol, weights, *more):
     return dict(zip(MEASURES, (f"{value:.2f}" for value in values)))
 
 
+def effective_rank(run):
+    """That of the embeddings of the last E-step; nothing without one."""
+    events = [json.loads(line) for line in pathlib.Path(run, "events.jsonl").read_text().splitlines()]
+    ranks = [event["effective_rank"] for event in events if event["event"] == "expectation"]
+    return f"{ranks[-1]:.1f}" if ranks else ""
+
+
 def train(options, protocol, setting, flags, seed):
     with tempfile.TemporaryDirectory(prefix="protonce-learning-") as folder:
         run = str(pathlib.Path(options.keep, f"{protocol}-{setting}-{seed}") if options.keep else pathlib.Path(folder, "run"))
@@ -81,12 +88,13 @@ def train(options, protocol, setting, flags, seed):
         seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
         processor = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
         row = {"protocol": protocol, "setting": setting, "seed": seed, "commit": commit(), "flags": flags}
+        row["effective rank"] = effective_rank(run)
         row |= {"seconds": f"{seconds:.0f}", "processor seconds": f"{processor:.0f}", **measure(options, protocol, run)}
         append(row)
         known = [line for line in read_table() if (line["protocol"], line["setting"], line["seed"]) == (protocol, "untrained", str(seed))]
         if not known:
             floor = measure(options, protocol, run, "--untrained", "--seed", str(seed))
-            append({**row, "setting": "untrained", "seconds": 0, "processor seconds": 0, "flags": "", **floor})
+            append({**row, "setting": "untrained", "seconds": 0, "processor seconds": 0, "effective rank": "", "flags": "", **floor})
         print(setting, seed, f"{seconds:.0f} s", *(f"{name} {row[name]}" for name in MEASURES), flush=True)
 
 

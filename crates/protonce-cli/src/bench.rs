@@ -12,7 +12,7 @@ use protonce_images::data::Dataset;
 use protonce_run::{Config, Progress};
 use serde_json::json;
 
-use crate::flags::{RunFlags, layers, preset_names};
+use crate::flags::{RunFlags, given, preset_names};
 use crate::threads::use_tensor_threads;
 
 const HELP_OF_DATA: &str =
@@ -63,7 +63,7 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
 fn step(arguments: &Step) -> anyhow::Result<()> {
     let base = Config::preset(&arguments.preset)?;
     let file = arguments.config.as_deref();
-    let mut config = Config::resolve(layers(base, file, &arguments.settings)?)?;
+    let mut config = Config::resolve([base, given(file, &arguments.settings)?])?;
     let device = device(&config.device)?;
     use_tensor_threads(config.threads)?;
     let made = tempfile::tempdir().context("cannot make a folder for images")?;
@@ -73,11 +73,7 @@ fn step(arguments: &Step) -> anyhow::Result<()> {
             .with_context(|| format!("cannot make images in {}", folder.display()))?;
         config.data = folder.display().to_string();
     }
-    let dataset = Dataset::open(&config.data)?;
-    let dataset = Arc::new(match config.per_class {
-        0 => dataset,
-        count => dataset.per_class(count),
-    });
+    let dataset = Arc::new(config.chosen(Dataset::open(&config.data)?));
     config.settle(&dataset);
     let steps = Steps { warmup: arguments.warmup_steps, timed: arguments.steps };
     let bar = indicatif::ProgressBar::new(0);

@@ -63,9 +63,9 @@ pub fn preset_names() -> PossibleValuesParser {
     Preset::ALL.map(Preset::name).into()
 }
 
-/// `base` ← file ← flags.
-pub fn layers(base: Table, file: Option<&Path>, flags: &RunFlags) -> anyhow::Result<[Table; 3]> {
-    let file = match file {
+/// What a file and flags say: file ← flags.
+pub fn given(file: Option<&Path>, flags: &RunFlags) -> anyhow::Result<Table> {
+    let mut given: Table = match file {
         None => Table::new(),
         Some(path) => {
             let text = std::fs::read_to_string(path)
@@ -75,7 +75,8 @@ pub fn layers(base: Table, file: Option<&Path>, flags: &RunFlags) -> anyhow::Res
             })?
         }
     };
-    Ok([base, file, flags.0.clone()])
+    given.extend(flags.0.clone());
+    Ok(given)
 }
 
 /// The argument that sets `setting`.

@@ -13,6 +13,7 @@ mod flags;
 mod manual;
 mod panics;
 mod pictures;
+mod plan;
 mod pretrain;
 mod progress;
 mod report;

@@ -6,15 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::Context;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use protonce::device::device;
 use protonce::pretrain::{Outcome, Setup, Start, pretrain};
 use protonce::world::World;
 use protonce_images::data::Dataset;
 use protonce_report::TensorBoard;
-use protonce_run::{Config, ConfigError, Event, Progress, RunError, RunFolder, Task};
+use protonce_run::{Config, ConfigError, Event, Preset, Progress, RunError, RunFolder, Task};
 use serde::Serialize;
+use toml::Table;
 
-use crate::flags::{RunFlags, layers, preset_names};
+use crate::flags::{RunFlags, given};
+use crate::plan::{AUTO, Budget, Wishes, start};
 use crate::progress::Display;
 use crate::threads::use_tensor_threads;
 
@@ -32,10 +35,16 @@ pub struct Arguments {
     #[arg(long)]
     resume: bool,
 
-    /// Settings to start from: `v1` and `v2` are the paper's (ImageNet, ResNet-50, 224 px, 200
-    /// epochs), `small` suits images up to 64 px.
-    #[arg(long, value_parser = preset_names(), default_value = "v2")]
+    /// Settings to start from: `auto` chooses them to suit the images and the machine, and says
+    /// what and why; `v1` and `v2` are the paper's (ImageNet, ResNet-50, 224 px, 200 epochs); `small`
+    /// is `v2` for images up to 64 px.
+    #[arg(long, value_parser = presets(), default_value = AUTO)]
     preset: String,
+
+    /// Time that the run may take, such as 30m, 2h or 3d: sets the epochs by measuring a few steps.
+    /// With `--preset auto`, an hour at most unless said.
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["epochs", "resume"])]
+    budget: Option<Budget>,
 
     /// TOML file of settings, named as the flags; flags win over it, it wins over the preset.
     #[arg(long, value_name = "FILE.toml")]
@@ -69,7 +78,18 @@ struct Summary {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut config = resolve(arguments)?;
+    let given = given(arguments.config.as_deref(), &arguments.settings)?;
+    let display = &mut Display::new(arguments.quiet);
+    let wishes = Wishes {
+        preset: &arguments.preset,
+        given: &given,
+        start: if arguments.resume { None } else { start(&given)? },
+        budget: arguments.budget,
+    };
+    let mut config = match arguments.resume {
+        true => continued(arguments, &given)?,
+        false => wishes.without_images()?,
+    };
     if config.data.is_empty() {
         return Err(ConfigError::Invalid(
             "no DATA was given: expected a folder, a .tar, a list of images or a packed file"
@@ -79,14 +99,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let device = device(&config.device)?;
     use_tensor_threads(config.threads)?;
-    let dataset = Dataset::open(&config.data)?;
-    let dataset = match config.per_class {
-        0 => dataset,
-        count => dataset.per_class(count),
-    };
+    let mut dataset = config.chosen(Dataset::open(&config.data)?);
+    if !arguments.resume {
+        RunFolder::vacant(&arguments.out)?;
+        let whole = Arc::new(dataset);
+        let plan = wishes.plan(&whole, device, &mut |notice| display.notice(&notice))?;
+        display.plan(&plan, &given, &whole);
+        config = plan.config;
+        dataset = config.chosen((*whole).clone());
+    }
     config.settle(&dataset);
     let images = dataset.len();
-    let display = &mut Display::new(arguments.quiet);
+    if !arguments.resume && arguments.preset == AUTO {
+        display.command(&config.command(&arguments.out.to_string_lossy())?);
+    }
     display.headline(&config, &dataset, device);
 
     let steps_per_epoch = config.steps_per_epoch(images);
@@ -147,24 +173,22 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Preset ← file ← flags; for a resumed run, its own settings instead of the preset.
-fn resolve(arguments: &Arguments) -> anyhow::Result<Config> {
-    let base = match arguments.resume {
-        true => RunFolder::settings(&arguments.out)?,
-        false => Config::preset(&arguments.preset)?,
-    };
-    let file = arguments.config.as_deref();
-    let mut config = Config::resolve(layers(base.clone(), file, &arguments.settings)?)?;
-    if arguments.resume {
-        let before = Config::resolve([base])?;
-        config.keep_settled(&before);
-        if let Some((name, old, new)) = before.conflict(&config)? {
-            return Err(
-                RunError::Conflict { name, old: old.to_string(), new: new.to_string() }.into()
-            );
-        }
+/// The settings of the run that goes on, with those that were given for the rest of it.
+fn continued(arguments: &Arguments, given: &Table) -> anyhow::Result<Config> {
+    let base = RunFolder::settings(&arguments.out)?;
+    let mut config = Config::resolve([base.clone(), given.clone()])?;
+    let before = Config::resolve([base])?;
+    config.keep_settled(&before);
+    if let Some((name, old, new)) = before.conflict(&config)? {
+        return Err(RunError::Conflict { name, old: old.to_string(), new: new.to_string() }.into());
     }
     Ok(config)
+}
+
+/// The names that `--preset` takes.
+fn presets() -> PossibleValuesParser {
+    let named = Preset::ALL.iter().map(|preset| preset.name());
+    PossibleValuesParser::new([AUTO].into_iter().chain(named))
 }
 
 /// Set by the first Ctrl-C, which says what happens next; the second ends at once.

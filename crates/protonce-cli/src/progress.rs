@@ -13,6 +13,9 @@ use console::style;
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use protonce::pretrain::Outcome;
 use protonce_images::data::Dataset;
+use toml::Table;
+
+use crate::plan::Plan;
 use protonce_run::{Clusters, Config, Event, Floor, Measures, Method, Progress, Task};
 
 /// Epochs that a sparkline looks back.
@@ -60,6 +63,26 @@ impl Display {
             floors: Vec::new(),
             accuracies: BTreeMap::new(),
         }
+    }
+
+    /// What was chosen where nothing was said.
+    pub fn plan(&mut self, plan: &Plan, given: &Table, dataset: &Dataset) {
+        let lines = plan.lines(given);
+        if lines.is_empty() {
+            return;
+        }
+        self.line(&format!("chosen for {}:", dataset.argument()));
+        for line in lines {
+            self.line(&line);
+        }
+        if let Some(time) = plan.time {
+            self.line(&format!("this will take about {}", HumanDuration(time)));
+        }
+    }
+
+    /// How to make the run again.
+    pub fn command(&mut self, command: &str) {
+        self.line(&format!("the same again: {command}"));
     }
 
     /// What is about to happen.
@@ -354,11 +377,16 @@ fn in_words(event: &Event, epochs: usize, left: Option<Duration>) -> Option<Stri
             left.map_or(String::new(), |left| format!(" · {} left", short(left))),
         )),
         Event::Expectation {
-            images, granularities, embedding_seconds, clustering_seconds, ..
+            images,
+            granularities,
+            effective_rank,
+            embedding_seconds,
+            clustering_seconds,
+            ..
         } => {
             let counts = granularities.iter().map(|g| g.clusters.to_string());
             Some(format!(
-                "E-step: {images} images → {} prototypes in {embedding_seconds:.1} s + {clustering_seconds:.1} s",
+                "E-step: {images} images → {} prototypes in {embedding_seconds:.1} s + {clustering_seconds:.1} s, effective rank {effective_rank:.1}",
                 counts.collect::<Vec<_>>().join(", "),
             ))
         }

@@ -74,6 +74,8 @@ pub enum Purpose {
         /// The epoch.
         epoch: u64,
     },
+    /// The images that a run is made of where it uses a sample.
+    Sample,
     /// The images whose labels a semi-supervised evaluation uses.
     LabelledImages,
     /// The images per class that a run of a low-shot evaluation trains on.
@@ -98,6 +100,7 @@ pub fn generator(seed: u64, purpose: Purpose) -> ChaCha8Rng {
 const LOCAL_VIEWS: u64 = 1 << 32;
 const LABELLED_IMAGES: u64 = 2 << 32;
 const SHOTS: u64 = 3 << 32;
+const SAMPLE: u64 = 4 << 32;
 
 /// The key of a purpose, and the stream under it.
 ///
@@ -121,6 +124,7 @@ fn key_and_stream(seed: u64, purpose: Purpose) -> ([u8; 32], u64) {
         Purpose::Initial => return (derived(), 0),
         // Stream 0 is that of the initial values, which no epoch below 2⁶⁴ − 1 meets.
         Purpose::SupervisedOrder { epoch } => return (derived(), epoch.wrapping_add(1)),
+        Purpose::Sample => (0, 0, SAMPLE),
         Purpose::LabelledImages => (0, 0, LABELLED_IMAGES),
         Purpose::Shots { shots, run } => (shots, run, SHOTS),
     };
@@ -141,7 +145,7 @@ mod tests {
 
     /// Every purpose at each of the small numbers of `range`, and at the largest.
     fn purposes(range: std::ops::Range<u64>) -> Vec<Purpose> {
-        let mut purposes = vec![Purpose::Initial, Purpose::LabelledImages];
+        let mut purposes = vec![Purpose::Initial, Purpose::Sample, Purpose::LabelledImages];
         for first in range.clone().chain([u64::MAX - 1]) {
             purposes.push(Purpose::Order { epoch: first });
             purposes.push(Purpose::SupervisedOrder { epoch: first });

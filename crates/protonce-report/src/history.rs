@@ -49,6 +49,7 @@ struct LoggedExpectation {
     epoch: usize,
     images: usize,
     granularities: Vec<LoggedGranularity>,
+    effective_rank: f64,
 }
 
 /// What a log tells, in order of time. What a resumed run repeats replaces what it had logged
@@ -153,6 +154,7 @@ impl History {
                 epoch,
                 images,
                 granularities,
+                effective_rank,
                 embedding_seconds,
                 clustering_seconds,
                 ..
@@ -162,7 +164,8 @@ impl History {
                 self.expectations.retain(|earlier| earlier.epoch < epoch);
                 thin(&mut self.expectations);
                 let granularities = granularities.iter().map(LoggedGranularity::from).collect();
-                self.expectations.push(LoggedExpectation { epoch, images, granularities });
+                let logged = LoggedExpectation { epoch, images, granularities, effective_rank };
+                self.expectations.push(logged);
             }
             Event::Evaluation { epoch, knn, chance, seconds } => {
                 self.evaluation_seconds += seconds_or_none(seconds);

@@ -38,7 +38,6 @@
 mod analysis;
 mod canvas;
 mod cluster_choice;
-mod command;
 mod curve;
 mod error;
 mod expectation_step;

@@ -4,11 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use protonce_images::data::Dataset;
-use protonce_run::{Config, Method, RunFolder, data_fingerprint};
+use protonce_run::{Config, Method, RunFolder, data_fingerprint, text};
 use serde::Serialize;
 
 use crate::ReportError;
-use crate::command::{command, text};
 
 /// A run and what it was made of.
 pub(crate) struct ReportedRun {
@@ -30,10 +29,7 @@ impl ReportedRun {
             Err(error) if data.is_some() => return Err(error.into()),
             Err(error) => (None, Some(error.to_string())),
         };
-        let dataset = dataset.map(|dataset| match config.per_class {
-            0 => dataset,
-            count => dataset.per_class(count),
-        });
+        let dataset = dataset.map(|dataset| config.chosen(dataset));
         if let (Some(dataset), Some(expected)) = (&dataset, data_fingerprint(run))
             && dataset.fingerprint() != expected
         {
@@ -48,7 +44,7 @@ impl ReportedRun {
         let run = self.run.canonicalize().unwrap_or_else(|_| self.run.clone());
         let name = run.file_name().unwrap_or(run.as_os_str()).to_string_lossy().into_owned();
         Ok(RunView {
-            command: command(&self.config, &self.run.to_string_lossy())?,
+            command: self.config.command(&self.run.to_string_lossy())?,
             path: self.run.to_string_lossy().into_owned(),
             name,
             method: match self.config.method {

@@ -117,6 +117,12 @@ pub enum Event {
         /// One entry per granularity.
         #[serde(default)]
         granularities: Vec<Quality>,
+        /// Directions that the embeddings fill, 1 to their dimension (RankMe).
+        #[serde(default = "nan", deserialize_with = "number")]
+        effective_rank: f64,
+        /// How far the embeddings are spread out: 0 when all are the same, about 1 in all directions.
+        #[serde(default = "nan", deserialize_with = "number")]
+        spread: f64,
         /// Seconds spent on embeddings.
         #[serde(default = "nan", deserialize_with = "number")]
         embedding_seconds: f64,
@@ -264,6 +270,8 @@ mod tests {
                 images: 4,
                 reused: 0,
                 granularities: vec![quality],
+                effective_rank: 7.5,
+                spread: 0.5,
                 embedding_seconds: 1.0,
                 clustering_seconds: 2.0,
             },

@@ -48,6 +48,7 @@
 //! | `prototypes/embeddings.safetensors` | [`write_embeddings`], [`read_embeddings`] |
 
 mod checkpoint;
+mod command;
 mod encoder_config;
 mod error;
 mod event;
@@ -56,10 +57,12 @@ mod file;
 mod folder;
 mod paths;
 mod prototypes_file;
+mod recommended;
 mod settings;
 mod tensor_file;
 
 pub use checkpoint::{Checkpoint, CheckpointState, data_fingerprint};
+pub use command::text;
 pub use encoder_config::{Architecture, EncoderConfig, Head, Stem};
 pub use error::RunError;
 pub use event::{Event, Floor, Measures, Observer, Progress, Task};
@@ -73,6 +76,7 @@ pub use paths::{
 pub use prototypes_file::{
     Granularity, PrototypesFile, read_embeddings, write_clusters, write_embeddings,
 };
+pub use recommended::{Choice, Machine, Pile};
 pub use settings::{
     Clusters, Config, ConfigError, Duplicates, Expectation, Method, MomentumSchedule, NotClusters,
     Position, PrecisionChoice, Preset, QueueNegatives, Schedule, Shuffle, Stats, Tune,

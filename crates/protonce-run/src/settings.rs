@@ -280,6 +280,11 @@ protonce_images::settings! {
         /// Use only the first N images of each class, by name (0: all): for quick trials.
         per_class: usize = 0, shown_as("N");
 
+        /// Use only N images drawn at random (0: all): where there are more than the time allows to
+        /// look at a few times.
+        #[serde(default)]
+        sample: usize = 0, shown_as("N");
+
         /// Share of images that may be unreadable before the run stops.
         max_bad: f64 = 0.01, shown_as("SHARE"), share(), changeable();
 
@@ -288,6 +293,18 @@ protonce_images::settings! {
         method: Method = Method::Pcl;
 
         flatten encoder: EncoderConfig;
+
+        ["Encoder"]
+        /// Weights to start from instead of random ones: a run, or a file as `weights import` takes it.
+        /// Without a head that fits, the head starts anew.
+        #[serde(default)]
+        init: String = String::new(), shown_as("WEIGHTS");
+
+        /// Keep the first layers and the first N of the four stages as they are (0: train all): for few
+        /// images that are like those of --init.
+        #[serde(default)]
+        freeze_stages: usize = 0, shown_as("N"), expect("0 to 4", |&stages| stages <= 4);
+
         flatten views: ViewConfig;
 
         ["Views"]
@@ -523,6 +540,18 @@ impl Config {
         }
         config.validate()?;
         Ok(config)
+    }
+
+    /// The images of `dataset` that the run uses: all, unless `per-class` or `sample` limit them.
+    pub fn chosen(&self, dataset: Dataset) -> Dataset {
+        let dataset = match self.per_class {
+            0 => dataset,
+            count => dataset.per_class(count),
+        };
+        match self.sample {
+            0 => dataset,
+            count => dataset.sample(count, self.seed),
+        }
     }
 
     /// Settles what depends on the images: measures mean and standard deviation, and chooses how to

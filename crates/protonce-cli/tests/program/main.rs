@@ -11,6 +11,7 @@ mod images;
 mod large;
 mod live;
 mod manual;
+mod plan;
 mod refusals;
 mod report;
 mod resume;

@@ -81,7 +81,7 @@ fn a_moco_run_reports_its_training() {
     let page = report(&run, &[]);
     let Some(mut browser) = Browser::start() else { return };
     browser.open(&format!("file://{}", page.display()));
-    assert_eq!(browser.number("document.querySelectorAll('#training svg').length"), 6.0);
+    assert_eq!(browser.number("document.querySelectorAll('#training svg').length"), 7.0);
     assert_eq!(browser.value("document.querySelector('#prototypes')"), serde_json::Value::Null);
     assert_eq!(browser.complaints, [""; 0]);
 }

@@ -8,6 +8,7 @@ use super::argument::{self, Container, Location};
 use super::fingerprint::Fingerprint;
 use super::storage::{Entry, Extent, Storage};
 use super::{DataError, archive, folder, list, packed};
+use crate::random::{Purpose, generator};
 
 /// An ordered collection of encoded images, some or all of which may carry a label.
 ///
@@ -191,6 +192,16 @@ impl Dataset {
             }
         }
         self.select(&chosen)
+    }
+
+    /// `count` images drawn at random without replacement, in their order; all, if there are no more.
+    /// Which follows from `seed`.
+    pub fn sample(&self, count: usize, seed: u64) -> Dataset {
+        let mut random = generator(seed, Purpose::Sample);
+        let mut drawn =
+            rand::seq::index::sample(&mut random, self.len(), count.min(self.len())).into_vec();
+        drawn.sort_unstable();
+        self.select(&drawn)
     }
 
     /// Hands `digest` what tells these images from others without reading them: their names and

@@ -8,7 +8,8 @@ const training = {
     this.rate = new LineChart({ title: "Images a second" });
     this.learning = new LineChart({ title: "Learning rate", smoothed: false });
     this.waiting = new LineChart({ title: "Time spent waiting for data", format: (v) => `${short(v)}\u202f%` });
-    this.charts = [this.losses, this.accuracies, this.knn, this.learning, this.rate, this.waiting];
+    this.rank = new LineChart({ title: "Directions that the embeddings fill (effective rank)", smoothed: false });
+    this.charts = [this.losses, this.accuracies, this.knn, this.rank, this.learning, this.rate, this.waiting];
   },
 
   draw() {
@@ -55,6 +56,12 @@ const training = {
       return number === content.runs.indexOf(runs[0]) ? [...of, ...floors, chance] : of;
     });
     this.knn.set(knn);
+    this.rank.set(runs.filter((run) => run.history.expectations.length).map((run) => ({
+      name: several ? run.name : "effective rank",
+      colour: several ? RUN_COLOURS[content.runs.indexOf(run) % RUN_COLOURS.length] : accent,
+      x: run.history.expectations.map((expectation) => expectation.epoch),
+      y: run.history.expectations.map((expectation) => expectation.effective_rank ?? NaN),
+    })));
     if (!page.sections.has("training") || page.sections.get("training").querySelector(".empty")) {
       page.put("training", "Training", [el("div", { class: "grid" }, this.charts.map((chart) => chart.root)), this.note = el("p", { class: "note" })]);
     }

@@ -87,8 +87,11 @@ impl TensorBoard {
                 });
                 (done(0, 0), accuracies.collect())
             }
-            Event::Expectation { epoch, granularities, .. } => {
-                let mut values = Vec::new();
+            Event::Expectation { epoch, granularities, effective_rank, spread, .. } => {
+                let mut values = vec![
+                    scalar("embeddings/effective_rank", *effective_rank),
+                    scalar("embeddings/spread", *spread),
+                ];
                 for (m, granularity) in granularities.iter().enumerate() {
                     let tag = |name: &str| format!("prototypes_{m}/{name}");
                     values.push(scalar(&tag("objective"), granularity.objective));

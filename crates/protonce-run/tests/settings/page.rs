@@ -15,7 +15,8 @@ const INTRODUCTION: &str = "# Settings
 Every setting is a flag of `protonce pretrain` and, under the same name, a line of a TOML file (`--config`); lists are
 typed with commas (`--jitter 0.4,0.4,0.4,0.1`) and written in brackets (`jitter = [0.4, 0.4, 0.4, 0.1]`). Presets ← file
 ← flags: later ones win. A resumed run may change those marked ↻. Defaults are given for the presets `v1`, `v2` and
-`small`, once where they agree.
+`small`, once where they agree; without `--preset`, `pretrain` chooses settings to suit the images and the machine and says
+why.
 
 This page is made of the definitions in the program: `PROTONCE_WRITE_DOCS=1 cargo test -p protonce-run --test settings`
 writes it.

@@ -58,6 +58,9 @@ fn a_run_that_is_older_than_a_setting_goes_on_as_it_was() {
         "prototype-weight",
         "decorrelation",
         "initial-size",
+        "sample",
+        "init",
+        "freeze-stages",
     ];
     for name in later {
         assert!(old.remove(name).is_some(), "{name}");

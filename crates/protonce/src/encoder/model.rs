@@ -28,6 +28,20 @@ pub struct Encoder {
 impl Encoder {
     /// A freshly initialised encoder: the same weights for the same `seed` on every machine.
     pub fn new(config: &EncoderConfig, precision: Precision, device: Device, seed: u64) -> Encoder {
+        Encoder::declare(config, precision, device, Some(seed))
+    }
+
+    /// An encoder whose parameters are all 0, to be loaded.
+    pub fn zeroed(config: &EncoderConfig, precision: Precision, device: Device) -> Encoder {
+        Encoder::declare(config, precision, device, None)
+    }
+
+    fn declare(
+        config: &EncoderConfig,
+        precision: Precision,
+        device: Device,
+        seed: Option<u64>,
+    ) -> Encoder {
         if let Device::Cuda(_) = device {
             deterministic_cudnn();
         }

@@ -30,7 +30,8 @@ impl MomentumPair {
         seed: u64,
     ) -> MomentumPair {
         let mut encoder = Encoder::new(config, precision, device, seed);
-        let momentum_encoder = Encoder::new(config, precision, device, seed);
+        let mut momentum_encoder = Encoder::zeroed(config, precision, device);
+        momentum_encoder.parameters_mut().copy_from(encoder.parameters());
         encoder.parameters_mut().track_gradients();
         MomentumPair { encoder, momentum_encoder }
     }

@@ -30,19 +30,19 @@ pub(super) struct ParametersBuilder {
     initial: Vec<f32>,
     buffer_names: Vec<String>,
     buffers: Vec<Tensor>,
-    random: ChaCha8Rng,
+    random: Option<ChaCha8Rng>,
 }
 
 impl ParametersBuilder {
-    /// No parameters yet; those declared later draw their values from `seed`.
-    pub(super) fn new(seed: u64) -> ParametersBuilder {
+    /// No parameters yet; those declared later draw their values from `seed`, or are 0 without one.
+    pub(super) fn new(seed: Option<u64>) -> ParametersBuilder {
         ParametersBuilder {
             names: Vec::new(),
             shapes: Vec::new(),
             initial: Vec::new(),
             buffer_names: Vec::new(),
             buffers: Vec::new(),
-            random: generator(seed, Purpose::Initial),
+            random: seed.map(|seed| generator(seed, Purpose::Initial)),
         }
     }
 
@@ -53,7 +53,10 @@ impl ParametersBuilder {
         values: impl Distribution<f32>,
     ) -> ParameterId {
         let count = shape.iter().product::<i64>() as usize;
-        self.initial.extend((&mut self.random).sample_iter(values).take(count));
+        match &mut self.random {
+            Some(random) => self.initial.extend(random.sample_iter(values).take(count)),
+            None => self.initial.resize(self.initial.len() + count, 0.0),
+        }
         self.names.push(name);
         self.shapes.push(shape.to_vec());
         ParameterId(self.names.len() - 1)
@@ -164,6 +167,21 @@ impl Parameters {
     /// θ: float32 \[parameters\].
     pub fn theta(&self) -> &Tensor {
         &self.theta
+    }
+
+    /// Takes over all values of the parameters of an encoder of the same shape.
+    pub(super) fn copy_from(&mut self, other: &Parameters) {
+        let _guard = tch::no_grad_guard();
+        self.theta.copy_(&other.theta);
+        for (own, other) in self.buffers.iter_mut().zip(&other.buffers) {
+            own.copy_(other);
+        }
+    }
+
+    /// Where in θ the parameters begin whose names start with `prefix`; its end if there are none.
+    pub fn start_of(&self, prefix: &str) -> i64 {
+        let before = self.names.iter().take_while(|name| !name.starts_with(prefix));
+        before.zip(&self.views).map(|(_, view)| view.numel() as i64).sum()
     }
 
     /// One step of gradient descent on a stretch of θ (`..` is all of it); the named parameters change

@@ -9,6 +9,7 @@ use crate::encoder::EncoderError;
 use crate::prototypes::PrototypeError;
 use crate::tensors::TensorError;
 use crate::transfer::TransferError;
+use crate::weights::WeightsError;
 
 /// What can stop a run.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,21 @@ pub enum PretrainError {
     /// The weights of a checkpoint.
     #[error(transparent)]
     Encoder(#[from] EncoderError),
+    /// The weights to start from.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// Weights of another network than the one to be trained.
+    #[error(
+        "{init} holds a {found}, and the run is to train a {expected}: give the --arch and --stem of the weights"
+    )]
+    OtherShape {
+        /// The weights to start from.
+        init: String,
+        /// Their shape.
+        found: String,
+        /// The shape of the encoder.
+        expected: String,
+    },
     /// The evaluation.
     #[error(transparent)]
     Transfer(#[from] TransferError),
@@ -42,7 +58,7 @@ pub enum PretrainError {
     },
     /// A batch that the images cannot fill.
     #[error(
-        "a batch of {batch} cannot be filled from the {images} images of {data}: use --batch-size {images} or less"
+        "a batch of {batch} cannot be filled from the {images} images of {data}: use --batch-size {images} or less, or no --preset, which chooses what suits them"
     )]
     BatchTooLarge {
         /// The batch size.

@@ -17,8 +17,14 @@ use super::batches::evaluation_loader;
 use super::error::PretrainError;
 use super::run::{CurrentPrototypes, Run};
 use crate::encoder::{Output, extract};
-use crate::prototypes::{Points, Prototypes};
+use crate::prototypes::{Points, Prototypes, effective_rank, spread};
 use crate::tensors::{Writable, values};
+
+/// A spread below which embeddings tell images no longer apart.
+const COLLAPSED: f64 = 0.1;
+
+/// Steps before which that is no wonder: those of an untrained encoder are nearly the same.
+const SETTLED: usize = 500;
 
 /// An embedding per image, and which images have one.
 struct Embeddings {
@@ -46,7 +52,16 @@ impl Run<'_, '_> {
             smoothing: self.config.smoothing,
         };
         let readable = Tensor::from_slice(&images).to_device(self.device);
-        let points = Points::from_tensor(&rows.index_select(0, &readable), Metric::Euclidean)?;
+        let embeddings = rows.index_select(0, &readable);
+        let (effective_rank, spread) = (effective_rank(&embeddings), spread(&embeddings));
+        let steps = epoch * self.config.steps_per_epoch(self.dataset.len());
+        if spread < COLLAPSED && steps >= SETTLED {
+            (self.observer)(Progress::Warning(&format!(
+                "the embeddings of all images are nearly the same, their spread is {spread:.3} (collapse): \
+                 a lower --lr or --head mlp-bn may help"
+            )));
+        }
+        let points = Points::from_tensor(&embeddings, Metric::Euclidean)?;
         let before = self.prototypes.assignments_of(&images)?;
         let clusters = self.config.clusters.counts(images.len());
         let (mut prototypes, mut granularities) = (Vec::new(), Vec::new());
@@ -78,6 +93,8 @@ impl Run<'_, '_> {
             images: images.len(),
             reused,
             granularities,
+            effective_rank,
+            spread,
             embedding_seconds,
             clustering_seconds: clustering_start.elapsed().as_secs_f64(),
         })?;

@@ -18,10 +18,13 @@ use crate::encoder::{MomentumPair, Sgd, upload};
 use crate::profile::{self, Part};
 use crate::prototypes::Prototypes;
 use crate::tensors::NamedTensors;
+use crate::weights::Weights;
 use crate::world::World;
 use protonce_images::random::{Purpose, generator};
 use protonce_images::views::Batch;
-use protonce_run::{Config, Expectation, Method, Position, QueueNegatives, RunError};
+use protonce_run::{
+    Config, EncoderConfig, Expectation, Method, Position, QueueNegatives, RunError,
+};
 
 /// Everything that training changes.
 pub(super) struct Trainer {
@@ -35,6 +38,8 @@ pub(super) struct Trainer {
     pub(super) bank: Option<Tensor>,
     /// The optimiser's velocity, laid out as θ.
     velocity: Tensor,
+    /// Where in θ the parameters begin that are trained.
+    trained: i64,
 }
 
 impl Trainer {
@@ -46,7 +51,37 @@ impl Trainer {
         let velocity = pair.encoder.parameters().theta().zeros_like();
         let bank = (config.method == Method::Pcl && config.expectation == Expectation::Bank)
             .then(|| Tensor::zeros([images as i64, config.encoder.dim], (Kind::Float, device)));
-        Trainer { config: config.clone(), device, world, pair, queue, bank, velocity }
+        let trained = match config.freeze_stages {
+            0 => 0,
+            4.. => pair.encoder.parameters().start_of("fc."),
+            stages => pair.encoder.parameters().start_of(&format!("layer{}.", stages + 1)),
+        };
+        Trainer { config: config.clone(), device, world, pair, queue, bank, velocity, trained }
+    }
+
+    /// Takes over the weights of an encoder of the same shape, with its head if that is of the same
+    /// shape too.
+    pub(super) fn start_from(&mut self, weights: &Weights) -> Result<(), PretrainError> {
+        let own = self.pair.encoder.config();
+        let shape = |config: &EncoderConfig| format!("{} with {} stem", config.arch, config.stem);
+        let (found, expected) = (shape(&weights.encoder), shape(own));
+        if found != expected {
+            return Err(PretrainError::OtherShape {
+                init: self.config.init.clone(),
+                found,
+                expected,
+            });
+        }
+        let with_head = (weights.encoder.head, weights.encoder.dim) == (own.head, own.dim);
+        let mut tensors = self.pair.encoder.parameters().named_tensors();
+        for (name, tensor) in &mut tensors {
+            let given = weights.tensors.iter().find(|(given, _)| given == name);
+            if let Some((_, given)) = given.filter(|_| with_head || !name.starts_with("fc.")) {
+                *tensor = given.to_device(self.device);
+            }
+        }
+        self.pair.encoder.parameters_mut().load(&tensors)?;
+        Ok(self.pair.momentum_encoder.parameters_mut().load(&tensors)?)
     }
 
     /// Computes convolutions by the algorithms of `conv_plan` from now on.
@@ -103,7 +138,8 @@ impl Trainer {
             momentum: config.sgd_momentum,
             weight_decay: config.weight_decay,
         };
-        self.pair.encoder.parameters_mut().sgd_step(.., &self.velocity, &gradient, sgd);
+        let trained = self.trained..;
+        self.pair.encoder.parameters_mut().sgd_step(trained, &self.velocity, &gradient, sgd);
 
         let keys = self.world.all_gather(targets.keys);
         let images = self.world.all_gather(targets.images);

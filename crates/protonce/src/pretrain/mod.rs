@@ -16,6 +16,7 @@ mod loss_sums;
 mod maximization;
 pub mod measure;
 mod order;
+pub mod pace;
 mod run;
 mod setup;
 mod stored_prototypes;

@@ -1,6 +1,7 @@
 //! A run in progress: what E-step and M-step share, and how it is opened, logged and saved.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use super::stored_prototypes::{from_file, to_file};
 use super::validation::Validation;
 use crate::prototypes::Prototypes;
 use crate::tensors::{TensorError, Writable, read_all, values};
+use crate::weights::Weights;
 
 /// A run in progress.
 pub(super) struct Run<'a, 'b> {
@@ -91,6 +93,9 @@ impl<'a, 'b> Run<'a, 'b> {
         let (folder, checkpoint, conv_plan) = match start {
             Start::Fresh => {
                 RunFolder::vacant(out)?;
+                if !config.init.is_empty() {
+                    trainer.start_from(&Weights::read(Path::new(&config.init))?)?;
+                }
                 let plan = choose_conv_plan(config, &trainer.pair.encoder, device, observer);
                 (RunFolder::create(out, config, &plan)?, None, plan)
             }

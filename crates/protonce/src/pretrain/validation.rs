@@ -56,7 +56,7 @@ impl Validation {
         }))
     }
 
-    /// What `encoder`, which has not been trained yet, and trivial features come to.
+    /// What `encoder` as the run begins with it, an untrained one and trivial features come to.
     ///
     /// # Errors
     /// When the images cannot be loaded.
@@ -67,8 +67,18 @@ impl Validation {
         config: &Config,
         observer: &mut Observer,
     ) -> Result<Vec<Floor>, PretrainError> {
-        let knn = self.knn(encoder, device, config, observer)?;
-        let mut floors = vec![Floor { name: "untrained network".to_owned(), knn }];
+        let mut floor = |name: &str, encoder: &Encoder| -> Result<Floor, PretrainError> {
+            let knn = self.knn(encoder, device, config, observer)?;
+            Ok(Floor { name: name.to_owned(), knn })
+        };
+        let mut floors = Vec::new();
+        if config.init.is_empty() {
+            floors.push(floor("untrained network", encoder)?);
+        } else {
+            floors.push(floor("the weights it starts from", encoder)?);
+            let untrained = Encoder::new(&config.encoder, encoder.precision(), device, config.seed);
+            floors.push(floor("untrained network", &untrained)?);
+        }
         let classes = self.train.dataset.classes().len() as i64;
         let train = self.train.trivial_features(config)?;
         let test = self.test.trivial_features(config)?;

@@ -6,9 +6,11 @@
 //! are the two things that need tensors: [`Points`] on any device, and [`Prototypes`] to train on.
 
 mod device_points;
+mod effective_rank;
 mod points;
 
 pub use device_points::DevicePoints;
+pub use effective_rank::{effective_rank, spread};
 pub use points::{Points, PrototypeError};
 
 use protonce_kmeans::Clustering;

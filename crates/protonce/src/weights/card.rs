@@ -52,8 +52,17 @@ pub struct DataSummary {
 }
 
 /// Settings that say nothing about the weights, or too much about the machine.
-const PRIVATE: [&str; 8] =
-    ["data", "eval-train", "eval-test", "device", "threads", "loader-threads", "keep", "log-every"];
+const PRIVATE: [&str; 9] = [
+    "data",
+    "init",
+    "eval-train",
+    "eval-test",
+    "device",
+    "threads",
+    "loader-threads",
+    "keep",
+    "log-every",
+];
 
 impl Card {
     pub(super) fn of_file(origin: &str) -> Card {

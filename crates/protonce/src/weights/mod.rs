@@ -62,7 +62,7 @@ impl Weights {
     /// # Errors
     /// When the tensors do not fit the shapes that the weights claim.
     pub fn load(&self, precision: Precision, device: Device) -> Result<Encoder, EncoderError> {
-        let mut encoder = Encoder::new(&self.encoder, precision, device, 0);
+        let mut encoder = Encoder::zeroed(&self.encoder, precision, device);
         encoder.parameters_mut().load(&self.tensors)?;
         Ok(encoder)
     }

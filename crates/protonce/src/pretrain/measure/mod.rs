@@ -200,7 +200,7 @@ impl StepTimes {
 }
 
 /// Views of as many batches as are asked for, of all images in turn.
-fn loader(
+pub(super) fn loader(
     config: &Config,
     dataset: &Arc<Dataset>,
     device: Device,
@@ -242,7 +242,7 @@ fn views_alone(
 }
 
 /// Prototypes of `images` images that mean nothing; none without an E-step.
-fn random_prototypes(config: &Config, images: usize, device: Device) -> Vec<Prototypes> {
+pub(super) fn random_prototypes(config: &Config, images: usize, device: Device) -> Vec<Prototypes> {
     if config.method == Method::Moco {
         return Vec::new();
     }

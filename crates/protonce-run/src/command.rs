@@ -2,26 +2,34 @@
 
 use toml::{Table, Value};
 
-use protonce_run::{Config, ConfigError};
+use crate::settings::{Config, ConfigError};
 
-/// The `protonce pretrain` command of these settings: the preset that is nearest to them, and a flag
-/// for every setting that differs from it.
-pub(crate) fn command(config: &Config, out: &str) -> Result<String, ConfigError> {
-    let settings = config.table()?;
-    let mut best: Option<(&str, Vec<(String, Value)>)> = None;
-    for preset in ["v2", "v1", "small"] {
-        let flags = flags(preset, &settings)?;
-        if best.as_ref().is_none_or(|(_, least)| flags.len() < least.len()) {
-            best = Some((preset, flags));
+impl Config {
+    /// The `protonce pretrain` command that makes this run again in `out`: the preset that is nearest
+    /// to these settings, and a flag for every setting that differs from it.
+    ///
+    /// # Errors
+    /// When a value cannot be written as TOML.
+    pub fn command(&self, out: &str) -> Result<String, ConfigError> {
+        let settings = self.table()?;
+        let mut best: Option<(&str, Vec<(String, Value)>)> = None;
+        for preset in ["v2", "v1", "small"] {
+            let flags = flags(preset, &settings)?;
+            if best.as_ref().is_none_or(|(_, least)| flags.len() < least.len()) {
+                best = Some((preset, flags));
+            }
         }
+        let (preset, flags) = best.unwrap_or_default();
+        let mut words = vec!["protonce".to_owned(), "pretrain".to_owned(), quoted(&self.data)];
+        words.extend(["--out".to_owned(), quoted(out), "--preset".to_owned(), preset.to_owned()]);
+        for (name, value) in flags {
+            words.push(format!("--{name}"));
+            if value != Value::Boolean(true) {
+                words.push(quoted(&text(&value)));
+            }
+        }
+        Ok(words.join(" "))
     }
-    let (preset, flags) = best.unwrap_or_default();
-    let mut words = vec!["protonce".to_owned(), "pretrain".to_owned(), quoted(&config.data)];
-    words.extend(["--out".to_owned(), quoted(out), "--preset".to_owned(), preset.to_owned()]);
-    for (name, value) in flags {
-        words.extend([format!("--{name}"), quoted(&text(&value))]);
-    }
-    Ok(words.join(" "))
 }
 
 /// What the settings have beyond a preset.
@@ -42,7 +50,7 @@ fn flags(preset: &str, settings: &Table) -> Result<Vec<(String, Value)>, ConfigE
 }
 
 /// A setting as it is typed.
-pub(crate) fn text(value: &Value) -> String {
+pub fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(text).collect::<Vec<_>>().join(","),
@@ -71,17 +79,17 @@ mod tests {
     fn only_what_differs_from_the_nearest_preset_is_said() {
         let small = config("small", "data = 'cifar10.tar#train'\nepochs = 20\nshuffle = 'full'");
         assert_eq!(
-            command(&small, "run").unwrap(),
+            small.command("run").unwrap(),
             "protonce pretrain cifar10.tar#train --out run --preset small --epochs 20"
         );
-        let larger = config("small", "data = 'photos'\nimage-size = 64");
+        let larger = config("small", "data = 'photos'\nimage-size = 64\nwarm-start = true");
         assert_eq!(
-            command(&larger, "run").unwrap(),
-            "protonce pretrain photos --out run --preset small --image-size 64"
+            larger.command("run").unwrap(),
+            "protonce pretrain photos --out run --preset small --image-size 64 --warm-start"
         );
         let v1 = config("v1", "data = 'my photos'\nclusters = [5, 10]\nimage-size = 64");
         assert_eq!(
-            command(&v1, "it's").unwrap(),
+            v1.command("it's").unwrap(),
             "protonce pretrain 'my photos' --out 'it'\\''s' --preset v1 --clusters 5,10 --image-size 64"
         );
     }
