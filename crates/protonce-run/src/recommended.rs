@@ -113,6 +113,7 @@ impl Config {
             schedule = "cosine-by-step"
             lr-warmup = 0.05
             momentum-schedule = "cosine"
+            decorrelation = 0.3
         };
         vec![
             Choice::new(
