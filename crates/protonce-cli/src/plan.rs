@@ -125,7 +125,9 @@ impl Wishes<'_> {
             choices.extend(self.start.clone());
             choices
         };
-        if let Some(epochs) = self.given.get("epochs").and_then(Value::as_integer) {
+        // A budget wins over the epochs of a file.
+        let epochs = self.given.get("epochs").and_then(Value::as_integer);
+        if let Some(epochs) = epochs.filter(|_| self.budget.is_none()) {
             let seen = usize::try_from(epochs).unwrap_or(0).saturating_mul(images);
             let mut choices = recommended(images, Some(seen));
             choices.extend(self.follows(epochs as usize, None));
@@ -206,7 +208,8 @@ impl Wishes<'_> {
             Table::from_iter([("warmup-epochs".to_owned(), Value::from(warmup as i64))]);
         if let Some((pace, config, images)) = pace {
             let maximization = pace.maximization(config, images);
-            let most = (epochs / 10).max(1);
+            // Often enough for prototypes to follow the encoder.
+            let most = (epochs / 4).max(1);
             let mut every = |name: &str, seconds: f64| {
                 let epochs = (seconds / maximization).ceil().clamp(1.0, most as f64);
                 settings.insert(name.to_owned(), Value::from(epochs as i64));
