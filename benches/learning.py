@@ -39,6 +39,13 @@ PROTOCOLS = {
 SETTINGS = json.loads((ROOT / "benches/learning.json").read_text())
 
 
+def flags_of(protocol, setting):
+    """The flags of a setting by name; `OTHER + FLAGS` is another setting with flags added or replaced."""
+    other, plus, own = SETTINGS[protocol][setting].rpartition(" + ")
+    words = shlex.split(own)
+    return (flags_of(protocol, other) if plus else {}) | dict(zip(words[::2], words[1::2], strict=True))
+
+
 def commit():
     describe = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=10"], cwd=ROOT, capture_output=True, text=True)
     return describe.stdout.strip()
@@ -77,7 +84,8 @@ def effective_rank(run):
     return f"{ranks[-1]:.1f}" if ranks else ""
 
 
-def train(options, protocol, setting, flags, seed):
+def train(options, protocol, setting, seed):
+    flags = " ".join(f"{name} {value}" for name, value in flags_of(protocol, setting).items())
     with tempfile.TemporaryDirectory(prefix="protonce-learning-") as folder:
         run = str(pathlib.Path(options.keep, f"{protocol}-{setting}-{seed}") if options.keep else pathlib.Path(folder, "run"))
         per_class = ["--per-class", str(PROTOCOLS[protocol]["per_class"])]
@@ -106,7 +114,7 @@ def run(options):
     for seed in seeds:
         for setting in chosen:
             if options.again or (protocol, setting, str(seed)) not in known:
-                train(options, protocol, setting, SETTINGS[protocol][setting], seed)
+                train(options, protocol, setting, seed)
     table(protocol)
 
 
