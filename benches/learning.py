@@ -5,7 +5,7 @@ features with labels, and keeps every result in benches/learning.tsv.
     benches/learning.py screen --cifar10 cifar10.tar                      # all settings of the screening, seeds 0 to 2
     benches/learning.py screen --cifar10 cifar10.tar --only small,batch-64 --seeds 0
     benches/learning.py confirm --cifar10 cifar10.tar                     # the small stem, 10 000 images, seeds 0 to 4
-    benches/learning.py table screen                                      # what is known, as Markdown
+    benches/learning.py table screen                                      # what is known, as Markdown, and what the rank tells
 
 `cargo build --release` comes first. A setting and a seed that the table has are not trained again; `--again` does.
 """
@@ -134,6 +134,26 @@ def table(protocol):
         print(f"| {setting} | {len(of)} | {seconds:.0f} | {' | '.join(cells)} |")
 
 
+def ranks(values):
+    """Places in ascending order, from 0; equal values share the mean of theirs."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    places = [0.0] * len(values)
+    for at in range(len(values)):
+        equal = [place for place, index in enumerate(order) if values[index] == values[at]]
+        places[at] = statistics.fmean(equal)
+    return places
+
+
+def correlations(protocol):
+    """Spearman's correlation of the effective rank, which needs no labels, with what labels say."""
+    rows = [row for row in read_table() if row["protocol"] == protocol and row["effective rank"]]
+    print(f"\nRank correlation of the effective rank over {len(rows)} runs:")
+    for name in MEASURES:
+        pairs = [ranks([float(row[column]) for row in rows]) for column in ("effective rank", name)]
+        if len(rows) > 2:
+            print(f"  {name}: {statistics.correlation(*pairs):.2f}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=[*PROTOCOLS, "table"])
@@ -147,6 +167,7 @@ def main():
     options = parser.parse_args()
     if options.what == "table":
         table(options.protocol or "screen")
+        correlations(options.protocol or "screen")
     elif options.cifar10:
         run(options)
     else:

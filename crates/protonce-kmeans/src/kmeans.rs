@@ -6,6 +6,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::KMeansError;
 use crate::collective::{Collective, SingleProcess};
+use crate::distance::squared_distance;
+use crate::host_points::HostPoints;
 use crate::init::{self, Init};
 use crate::lloyd::{Finished, Iteration, Lloyd};
 use crate::points::Points;
@@ -162,10 +164,59 @@ impl KMeans {
         Ok(Clustering {
             centroids,
             dim: points.dim(),
-            objective: lloyd.objective(&assignment),
+            objective: lloyd.objective(&assignment.squared),
             distances: assignment.squared.iter().map(|squared| squared.sqrt()).collect(),
             assignment: assignment.nearest.into_iter().map(i64::from).collect(),
             history,
+        })
+    }
+
+    /// Puts the clusters of `finer`, a clustering of `points`, together to `clusters` larger ones, so that
+    /// the two are levels of a tree: points that share a cluster there share one here.
+    ///
+    /// k-means groups the centroids of `finer`, which are few; a centroid of the result is the mean of all
+    /// points below it, and distances are those of the points. The history is that of grouping centroids.
+    /// `progress` is as for [`fit_with`](KMeans::fit_with).
+    ///
+    /// # Errors
+    /// When there are more clusters than `finer` has, or no clusters, or `finer` is of another number of
+    /// points, or threads cannot be started.
+    pub fn merge<P: Points>(
+        &self,
+        points: &P,
+        finer: &Clustering,
+        clusters: usize,
+        collective: &dyn Collective,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Clustering, KMeansError> {
+        let (dim, metric) = (points.dim(), points.metric());
+        if finer.assignment.len() != points.count() {
+            let (found, expected) = (finer.assignment.len(), points.count());
+            return Err(KMeansError::Before { found, expected });
+        }
+        let centroids = HostPoints::new(&finer.centroids[..], dim, metric)?;
+        // Every process has all centroids and groups them in the same way.
+        let parents = self.fit_with(&centroids, clusters, None, &SingleProcess, progress)?;
+        let assignment: Vec<i64> =
+            finer.assignment.iter().map(|&cluster| parents.assignment[cluster as usize]).collect();
+        let threads = Threads::new(self.threads)?;
+        let lloyd = Lloyd { iterations: self.iterations, threads: &threads, collective };
+        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+        let centroids = lloyd.means_of(points, clusters, &assignment, &mut random);
+        let values = points.values();
+        let own = |cluster: i64| &centroids[cluster as usize * dim..][..dim];
+        let squared: Vec<f32> = values
+            .chunks_exact(dim)
+            .zip(&assignment)
+            .map(|(point, &cluster)| squared_distance(point, own(cluster)))
+            .collect();
+        Ok(Clustering {
+            objective: lloyd.objective(&squared),
+            distances: squared.into_iter().map(f32::sqrt).collect(),
+            centroids,
+            dim,
+            assignment,
+            history: parents.history,
         })
     }
 }
@@ -218,6 +269,55 @@ mod tests {
             history: Vec::new(),
         };
         assert_eq!(clustering.medoids(), [1, -1, 2]);
+    }
+
+    #[test]
+    fn merged_clusters_are_the_next_level_of_a_tree() {
+        // Four heaps in two pairs, each of 25 points, and further ones that belong nowhere.
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        let corners = [[0.0, 0.0], [0.0, 2.0], [9.0, 0.0], [9.0, 2.0]];
+        let mut rows: Vec<f32> = (0..100)
+            .flat_map(|row| corners[row % 4].map(|value| value + random.random_range(-0.2..0.2)))
+            .collect();
+        rows.extend([4.0, 1.0]);
+        for metric in [Metric::Euclidean, Metric::Spherical] {
+            rows[0] = 0.5;
+            let points = HostPoints::new(&rows[..], 2, metric).unwrap();
+            let options = KMeans { init: Init::PlusPlus, ..KMeans::default() };
+            let finer = options.fit(&points, 8).unwrap();
+            let merge =
+                |clusters| options.merge(&points, &finer, clusters, &SingleProcess, &mut |_, _| ());
+            let coarser = merge(3).unwrap();
+            let mut parents = [None; 8];
+            for (&fine, &coarse) in finer.assignment.iter().zip(&coarser.assignment) {
+                assert_eq!(*parents[fine as usize].get_or_insert(coarse), coarse);
+            }
+            // The centroids are means of points, the distances and the objective those to them.
+            let unit = points.values();
+            let mut objective = 0.0;
+            for (row, point) in unit.chunks(2).enumerate() {
+                let own = &coarser.centroids[coarser.assignment[row] as usize * 2..][..2];
+                let distance = (point[0] - own[0]).hypot(point[1] - own[1]);
+                assert!((coarser.distances[row] - distance).abs() < 1e-5);
+                objective += f64::from(distance * distance);
+            }
+            assert!((coarser.objective - objective).abs() < 1e-4 * objective.max(1.0));
+            for (cluster, centroid) in coarser.centroids.chunks(2).enumerate() {
+                let members = || unit.chunks(2).zip(&coarser.assignment);
+                let of =
+                    members().filter(|(_, own)| **own == cluster as i64).map(|(point, _)| point);
+                let count = of.clone().count() as f32;
+                let mut mean =
+                    of.fold([0.0; 2], |sum, point| [sum[0] + point[0], sum[1] + point[1]]);
+                mean = mean.map(|value| value / count);
+                if metric == Metric::Spherical {
+                    let length = mean[0].hypot(mean[1]);
+                    mean = mean.map(|value| value / length);
+                }
+                assert!((centroid[0] - mean[0]).abs() + (centroid[1] - mean[1]).abs() < 1e-4);
+            }
+            assert!(merge(0).is_err() && merge(9).is_err());
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Lloyd<'_> {
                 points.assign(&mut search, &centroids, &mut assignment, self.threads);
             let changes = before.iter().zip(&assignment.nearest).filter(|(a, b)| a != b).count();
             let changed = self.total(changes as f64) as u64;
-            let objective = self.objective(&assignment);
+            let objective = self.objective(&assignment.squared);
             let seconds = watch.elapsed().as_secs_f64();
             watch = Instant::now();
             history.push(Iteration { objective, changed, scored, measured, seconds });
@@ -111,8 +111,8 @@ impl Lloyd<'_> {
     }
 
     /// The sum of squared distances, over the points of all processes.
-    pub fn objective(&self, assignment: &Assignment) -> f64 {
-        self.total(assignment.squared.iter().map(|&squared| f64::from(squared)).sum())
+    pub fn objective(&self, squared: &[f32]) -> f64 {
+        self.total(squared.iter().map(|&squared| f64::from(squared)).sum())
     }
 
     /// The sums of each cluster's points, over all processes.

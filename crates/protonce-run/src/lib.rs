@@ -78,7 +78,7 @@ pub use prototypes_file::{
 };
 pub use recommended::{Choice, Machine, Pile};
 pub use settings::{
-    Clusters, Config, ConfigError, Duplicates, Expectation, Method, MomentumSchedule, NotClusters,
-    Position, PrecisionChoice, Preset, QueueNegatives, Schedule, Shuffle, Stats, Tune,
+    Clusters, Config, ConfigError, Duplicates, Expectation, Hierarchy, Method, MomentumSchedule,
+    NotClusters, Position, PrecisionChoice, Preset, QueueNegatives, Schedule, Shuffle, Stats, Tune,
 };
 pub use tensor_file::{Dtype, RawTensor, TensorData, TensorFile, TensorFileError, write_tensors};

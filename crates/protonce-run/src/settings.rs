@@ -150,6 +150,18 @@ protonce_images::names! {
 }
 
 protonce_images::names! {
+    /// How the granularities of the prototypes are to one another.
+    #[derive(Default)]
+    pub enum Hierarchy: "hierarchy" {
+        /// Each is a clustering of all images of its own, as published.
+        #[default]
+        Separate = "separate",
+        /// The finest is one of all images, each coarser one is of the prototypes of the next finer.
+        Tree = "tree",
+    }
+}
+
+protonce_images::names! {
     /// The arithmetic that was asked for.
     pub enum PrecisionChoice: "precision" {
         /// bf16 where the device multiplies it in hardware.
@@ -376,6 +388,11 @@ protonce_images::settings! {
         #[serde(default = "one")]
         prototype_weight: f64 = one(), shown_as("L"), not_negative();
 
+        /// Epochs over which the weight of the prototypes rises to λ from their first E-step on: early
+        /// prototypes mean less than later ones.
+        #[serde(default)]
+        prototype_ramp: usize = 0, shown_as("N");
+
         /// Weight of a penalty on the correlations between the dimensions of a batch's queries (as
         /// VICReg has it); 0 for none.
         #[serde(default)]
@@ -392,6 +409,12 @@ protonce_images::settings! {
         /// Prototypes of each granularity, or `auto`: n/50, n/25, n/12.5.
         clusters: Clusters = Clusters::Counts(vec![25_000, 50_000, 100_000]), shown_as("K,K,…"),
             expect("\"auto\" or numbers above 0", Clusters::are_possible);
+
+        /// Granularities are clusterings of their own (`separate`, published), or levels of a `tree`:
+        /// images are clustered once, at the finest, then its prototypes into coarser ones, which takes
+        /// less time.
+        #[serde(default)]
+        hierarchy: Hierarchy = Hierarchy::Separate;
 
         /// Epochs before the first E-step: prototypes of an untrained encoder mean little.
         warmup_epochs: usize = 20, shown_as("N");
@@ -647,6 +670,14 @@ impl Config {
                 1.0 - (1.0 - self.encoder_momentum) * falling_wave(position.progress(self.epochs))
             }
         }
+    }
+
+    /// The weight of the prototypes in the loss at `position`.
+    pub fn weight_of_prototypes(&self, position: Position) -> f64 {
+        let Position { epoch, step, steps } = position;
+        let since = (epoch.saturating_sub(self.warmup_epochs) * steps + step + 1) as f64;
+        let rising = (self.prototype_ramp * steps) as f64;
+        if since < rising { self.prototype_weight * since / rising } else { self.prototype_weight }
     }
 
     /// The views of `epoch`, whose size may grow over the epochs.

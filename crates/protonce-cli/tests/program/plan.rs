@@ -1,6 +1,6 @@
 //! What is chosen where nothing is said, and starting from weights that exist.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -131,6 +131,12 @@ fn a_run_starts_from_weights_and_leaves_frozen_stages_as_they_are() {
     let text = stderr(&output);
     assert!(text.contains("the weights it starts from"), "{text}");
     assert!(text.contains("untrained network"), "{text}");
+    // They go out with the weights, as do the figures before training.
+    let exported = path("exported.pth");
+    succeed(protonce(&["weights", "export", &still, "--to", "torchvision", "--out", &exported]));
+    let card = std::fs::read_to_string(path("exported.pth.card.md")).unwrap();
+    assert!(card.contains("started from: pcl.pth"), "{card}");
+    assert!(card.contains("| the weights it starts from | "), "{card}");
 
     let more = ["--init", &first, "--freeze-stages", "2", "--epochs", "1"];
     succeed(tiny_pretrain(data, Path::new(&frozen), &more));
@@ -148,4 +154,35 @@ fn a_run_starts_from_weights_and_leaves_frozen_stages_as_they_are() {
     assert!(!Path::new(&other).join("config.toml").exists());
     let text = refuse(tiny_pretrain(data, Path::new(&other), &["--init", "nowhere.pth"]), 1);
     assert!(text.contains("nowhere.pth"), "{text}");
+}
+
+/// A file of the folder of large files that are kept beside the repository, or none, said loudly. It must be
+/// there where `PROTONCE_SHARED` says so.
+fn published() -> Option<PathBuf> {
+    let named = std::env::var_os("PROTONCE_SHARED").map(PathBuf::from);
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let path = named.clone().unwrap_or_else(beside).join("fixtures/pcl_v2_resnet18_legacy.pth.tar");
+    if named.is_none() && !path.exists() {
+        eprintln!("SKIPPED: {} is absent", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+#[test]
+fn a_run_starts_from_a_checkpoint_of_the_published_scripts() {
+    let Some(file) = published() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    write_classes(&data, &["a", "b"], 10);
+    let run = folder.path().join("run");
+    let options = ["--init", file.to_str().unwrap(), "--lr", "0", "--epochs", "1"];
+    succeed(tiny_pretrain(data.to_str().unwrap(), &run, &options));
+
+    let imported = folder.path().join("imported.safetensors");
+    let [from, to] = [file.to_str().unwrap(), imported.to_str().unwrap()];
+    succeed(protonce(&["weights", "import", from, "--out", to]));
+    let found = changed(to, run.to_str().unwrap());
+    let statistics = |name: &String| name.contains("running") || name.contains("num_batches");
+    assert!(!found.is_empty() && found.iter().all(statistics), "{found:?}");
 }

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+use protonce_run::PrototypesFile;
+
 use crate::images::write_classes;
 use crate::{refuse, succeed, tiny_pretrain};
 
@@ -176,7 +178,8 @@ fn a_full_disk_ends_in_one_sentence_and_loses_nothing() {
 const EVERY_OPTION: &str = "--head mlp-bn --queue-negatives other-prototypes --duplicates mask \
     --local-views 2 --local-size 8 --decorrelation 0.05 --schedule cosine-by-step \
     --lr-warmup 0.2 --momentum-schedule cosine --prototype-weight 0.5 --initial-size 8 \
-    --bn-splits 2 --solarise-probability 0.2 --epochs 4";
+    --bn-splits 2 --solarise-probability 0.2 --key-views weak --hierarchy tree --prototype-ramp 1 \
+    --epochs 4";
 
 #[test]
 fn every_option_at_once_resumes_to_the_same_bits_on_any_loader_threads() {
@@ -195,4 +198,16 @@ fn every_option_at_once_resumes_to_the_same_bits_on_any_loader_threads() {
     succeed(tiny_pretrain(data, &run("stopped"), &with(&["--loader-threads", "2", "--resume"])));
     let [whole, stopped] = ["whole", "stopped"].map(|name| last_checkpoint(&run(name)));
     assert!(whole == stopped, "the weights differ");
+
+    // The prototypes of a tree: images that share a fine one share a coarse one.
+    let prototypes = run("whole").join("prototypes/epoch-0003.safetensors");
+    let mut prototypes = PrototypesFile::open(&prototypes).unwrap().read().unwrap();
+    prototypes.sort_by_key(|granularity| granularity.count());
+    for level in prototypes.windows(2) {
+        let [coarser, finer] = level else { panic!("two levels") };
+        let mut parents = vec![None; finer.count()];
+        for (&fine, &coarse) in finer.assignment.iter().zip(&coarser.assignment) {
+            assert_eq!(*parents[fine as usize].get_or_insert(coarse), coarse);
+        }
+    }
 }

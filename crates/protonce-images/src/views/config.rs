@@ -13,6 +13,18 @@ crate::names! {
     }
 }
 
+crate::names! {
+    /// What the views of the momentum encoder are like.
+    #[derive(Default)]
+    pub enum KeyViews: "kind of key views" {
+        /// Drawn as those of the queries.
+        #[default]
+        Strong = "strong",
+        /// Cropped and mirrored only.
+        Weak = "weak",
+    }
+}
+
 crate::settings! {
     /// Everything that decides how views are drawn and made.
     ///
@@ -82,6 +94,13 @@ crate::settings! {
 
         /// How often a view is mirrored; 0 where left and right matter (text, signs).
         flip_probability: f64 = 0.5, probability();
+
+        /// Views of the keys: `strong`, as those of the queries (published), or `weak`, cropped and
+        /// mirrored only, which are steadier to be drawn to.
+        ///
+        /// Source: MSF's weak and strong views.
+        #[serde(default)]
+        key_views: KeyViews = KeyViews::Strong;
 
         /// Small views per image besides the two full ones (multi-crop): queries that have to find the
         /// key and the prototypes of the whole image.
@@ -161,6 +180,20 @@ impl ViewConfig {
         [View::Query, View::Key].into_iter().chain(local).collect()
     }
 
+    /// What the views of the keys are like.
+    pub fn key(&self) -> ViewConfig {
+        match self.key_views {
+            KeyViews::Strong => self.clone(),
+            KeyViews::Weak => ViewConfig {
+                jitter_probability: 0.0,
+                grey_probability: 0.0,
+                blur_probability: 0.0,
+                solarise_probability: 0.0,
+                ..self.clone()
+            },
+        }
+    }
+
     /// What the small views are like: everything but size and crop is that of the full ones.
     pub fn local(&self) -> ViewConfig {
         ViewConfig {
@@ -197,6 +230,7 @@ impl ViewConfig {
             jitter_probability: 0.0,
             grey_probability: 0.0,
             blur_probability: 0.0,
+            solarise_probability: 0.0,
             flip_probability: 0.5,
             ..self.clone()
         }

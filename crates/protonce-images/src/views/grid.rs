@@ -32,7 +32,7 @@ pub fn view_grid(
         rows as u32 * row_height + GAP,
         Rgb([255; 3]),
     );
-    let local_config = config.local();
+    let (key_config, local_config) = (config.key(), config.local());
     let mut renderers = [Renderer::new(config), Renderer::new(&local_config)];
     let (mut decoder, mut resizer) = (Decoder::default(), Resizer::default());
     let (mut bytes, mut image, mut original) = (Vec::new(), Image::default(), Planes::default());
@@ -51,8 +51,11 @@ pub fn view_grid(
         let mut left = GAP + side + GAP;
         for epoch in 0..pairs as u64 {
             for &view in &views {
-                let small = usize::from(matches!(view, View::Local(_)));
-                let drawn_with = [config, &local_config][small];
+                let (drawn_with, small) = match view {
+                    View::Query => (config, 0),
+                    View::Key => (&key_config, 0),
+                    View::Local(_) => (&local_config, 1),
+                };
                 let mut random = ViewRandom::new(seed, epoch, index as u64, view);
                 let parameters =
                     ViewParameters::draw(drawn_with, image.width, image.height, &mut random);

@@ -33,7 +33,7 @@ mod stats;
 pub use blur::{BlurScratch, gaussian_blur};
 pub use check::{Broken, ClassCount, DataReport, Sizes, Spread, check};
 pub use color::{brightness, contrast, flip, grey, hue, saturation, solarise};
-pub use config::{Augmentations, ViewConfig};
+pub use config::{Augmentations, KeyViews, ViewConfig};
 pub use decode::{DecodeError, Decoder, Image, MAX_PIXELS, decode};
 pub use grid::view_grid;
 pub use loader::{Batch, Crops, Loader, LoaderError, LoaderOptions, Unreadable};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use image::{Rgb, RgbImage};
 use protonce_images::data::Dataset;
 use protonce_images::views::{
-    Batch, Crops, Loader, LoaderError, LoaderOptions, Renderer, View, ViewConfig, ViewParameters,
-    ViewRandom, check, decode,
+    Batch, Crops, KeyViews, Loader, LoaderError, LoaderOptions, Renderer, View, ViewConfig,
+    ViewParameters, ViewRandom, check, decode,
 };
 use tempfile::TempDir;
 
@@ -129,6 +129,36 @@ fn views_are_what_the_renderer_makes() {
         let first = (f32::from(pixel) / 255.0 - 0.485) / 0.229;
         assert!((expected[0] - first).abs() < 1e-6);
     }
+}
+
+#[test]
+fn weak_key_views_are_cropped_and_mirrored_only() {
+    let (_folder, dataset) = pictures(4);
+    let strong =
+        ViewConfig { grey_probability: 1.0, jitter_probability: 1.0, ..ViewConfig::v2(16) };
+    let weak = ViewConfig { key_views: KeyViews::Weak, ..strong.clone() };
+    let views = |config: &ViewConfig| {
+        batches(random(&dataset, config.clone(), vec![vec![2]], (5, 1), 1)).remove(0).views
+    };
+    let (strong, weak_views) = (views(&strong), views(&weak));
+    assert!(strong[0] == weak_views[0] && strong[1] != weak_views[1]);
+
+    let mut bytes = Vec::new();
+    dataset.read(2, &mut bytes).unwrap();
+    let image = decode(&bytes).unwrap();
+    let plain = ViewConfig {
+        jitter_probability: 0.0,
+        grey_probability: 0.0,
+        blur_probability: 0.0,
+        ..ViewConfig::v2(16)
+    };
+    let mut random = ViewRandom::new(5, 1, 2, View::Key);
+    let parameters = ViewParameters::draw(&plain, image.width, image.height, &mut random);
+    let mut renderer = Renderer::new(&plain);
+    renderer.training(&image, &parameters);
+    let mut expected = vec![0.0; 16 * 16 * 3];
+    renderer.normalise_into(&mut expected);
+    assert!(weak_views[1] == expected);
 }
 
 #[test]

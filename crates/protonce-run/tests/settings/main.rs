@@ -6,3 +6,4 @@
 mod definitions;
 mod page;
 mod presets;
+mod schedules;

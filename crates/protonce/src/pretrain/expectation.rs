@@ -8,9 +8,10 @@
 use std::time::Instant;
 
 use protonce_kmeans::{
-    ConcentrationOptions, KMeans, Metric, Quality, concentration, normalised_mutual_information,
+    Clustering, ConcentrationOptions, KMeans, Metric, Quality, concentration,
+    normalised_mutual_information,
 };
-use protonce_run::{Event, Progress, Task};
+use protonce_run::{Event, Hierarchy, Progress, Task};
 use tch::{Kind, Tensor};
 
 use super::batches::evaluation_loader;
@@ -64,27 +65,16 @@ impl Run<'_, '_> {
         let points = Points::from_tensor(&embeddings, Metric::Euclidean)?;
         let before = self.prototypes.assignments_of(&images)?;
         let clusters = self.config.clusters.counts(images.len());
+        let clusterings = self.cluster(&points, &clusters, &before)?;
         let (mut prototypes, mut granularities) = (Vec::new(), Vec::new());
-        for (m, &count) in clusters.iter().enumerate() {
-            let before = before.get(m).map(Vec::as_slice);
-            let observer = &mut *self.observer;
-            let threads = self.config.threads;
-            let clustering = points.fit(
-                &KMeans { seed: m as u64, threads, ..KMeans::default() },
-                usize::try_from(count).unwrap_or(0),
-                before.filter(|_| self.config.warm_start),
-                &self.trainer.world,
-                &mut |done, total| {
-                    let (done, total) = (m * total + done, clusters.len() * total);
-                    observer(Progress::Task { task: Task::Clustering, done, total });
-                },
-            )?;
-            let agreement =
-                before.map(|before| normalised_mutual_information(before, &clustering.assignment));
-            let concentration = concentration(&clustering, options);
-            granularities.push(Quality::new(&clustering, &concentration, agreement));
+        for (m, clustering) in clusterings.iter().enumerate() {
+            let agreement = before
+                .get(m)
+                .map(|before| normalised_mutual_information(before, &clustering.assignment));
+            let concentration = concentration(clustering, options);
+            granularities.push(Quality::new(clustering, &concentration, agreement));
             let (all, device) = (self.dataset.len(), self.device);
-            prototypes.push(Prototypes::new(&clustering, &concentration, &images, all, device));
+            prototypes.push(Prototypes::new(clustering, &concentration, &images, all, device));
         }
         self.save_prototypes(epoch, &prototypes)?;
         self.folder.save_embeddings(Writable::new(&rows)?)?;
@@ -100,6 +90,44 @@ impl Run<'_, '_> {
         })?;
         self.prototypes = CurrentPrototypes::of(epoch, prototypes);
         Ok(())
+    }
+
+    /// The clustering of each granularity of `counts` clusters; `before` are the assignments of the E-step
+    /// before, of as many granularities or none.
+    fn cluster(
+        &mut self,
+        points: &Points,
+        counts: &[i64],
+        before: &[Vec<i64>],
+    ) -> Result<Vec<Clustering>, PretrainError> {
+        let (config, world) = (self.config, &self.trainer.world);
+        // The finest first, for coarser ones are made of it in a tree.
+        let mut order: Vec<usize> = (0..counts.len()).collect();
+        if config.hierarchy == Hierarchy::Tree {
+            order.sort_by_key(|&m| std::cmp::Reverse(counts[m]));
+        }
+        let mut clusterings: Vec<Option<Clustering>> = vec![None; counts.len()];
+        let mut finer: Option<usize> = None;
+        for (done_before, &m) in order.iter().enumerate() {
+            let observer = &mut *self.observer;
+            let mut progress = |done: usize, total: usize| {
+                let (done, total) = (done_before * total + done, counts.len() * total);
+                observer(Progress::Task { task: Task::Clustering, done, total });
+            };
+            let options = KMeans { seed: m as u64, threads: config.threads, ..KMeans::default() };
+            let count = usize::try_from(counts[m]).unwrap_or(0);
+            let of_finer = finer.and_then(|m| clusterings[m].as_ref());
+            let clustering = match of_finer.filter(|_| config.hierarchy == Hierarchy::Tree) {
+                Some(finer) => points.merge(&options, finer, count, world, &mut progress)?,
+                None => {
+                    let before = before.get(m).map(Vec::as_slice).filter(|_| config.warm_start);
+                    points.fit(&options, count, before, world, &mut progress)?
+                }
+            };
+            clusterings[m] = Some(clustering);
+            finer = Some(m);
+        }
+        Ok(clusterings.into_iter().flatten().collect())
     }
 
     /// Embeddings of all images, seen in the size that they have in `epoch`; those that `bank` [all images, dim] has are taken from it, and only

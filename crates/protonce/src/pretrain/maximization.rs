@@ -115,16 +115,18 @@ impl Trainer {
             random(Purpose::Negatives { epoch, step, granularity })
         });
 
+        let weight = config.weight_of_prototypes(position);
+
         // The gradient is the mean of those of the query views, which are seen one after the other.
         let mut gradient = None::<Tensor>;
         for local in &batch.local_views {
             let queries = self.pair.queries(local, batch.local_size, splits);
-            let losses = self.losses(&queries, &targets, granularities);
+            let losses = self.losses(&queries, &targets, granularities, weight);
             let of_view = self.pair.encoder.parameters().gradient(&losses.total);
             gradient = Some(gradient.map_or(of_view.shallow_clone(), |sum| sum + of_view));
         }
         let queries = self.pair.queries(&batch.views[0], size, splits);
-        let losses = self.losses(&queries, &targets, granularities);
+        let losses = self.losses(&queries, &targets, granularities, weight);
         let of_view = self.pair.encoder.parameters().gradient(&losses.total);
         let gradient = match gradient {
             Some(sum) => (sum + of_view) / (1 + batch.local_views.len()) as f64,
@@ -194,8 +196,14 @@ impl Trainer {
         Targets { keys: keys.shallow_clone(), images, queue_weights, own, negatives }
     }
 
-    /// The loss of `queries` [batch, dim].
-    fn losses(&self, queries: &Tensor, targets: &Targets, granularities: &[Prototypes]) -> Losses {
+    /// The loss of `queries` [batch, dim], in which prototypes have `weight`.
+    fn losses(
+        &self,
+        queries: &Tensor,
+        targets: &Targets,
+        granularities: &[Prototypes],
+        weight: f64,
+    ) -> Losses {
         let _part = profile::part(Part::Losses);
         let config = &self.config;
 
@@ -219,7 +227,7 @@ impl Trainer {
         }
         let mut total = instance.loss.shallow_clone();
         if let Some(prototype_loss) = &prototype_loss {
-            total = match config.prototype_weight {
+            total = match weight {
                 1.0 => total + prototype_loss,
                 weight => total + prototype_loss * weight,
             };

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use protonce_images::data::Dataset;
 use protonce_kmeans::{KMeans, Metric};
-use protonce_run::{Config, Method, Observer, Position};
+use protonce_run::{Config, Hierarchy, Method, Observer, Position};
 use tch::{Device, Kind, Tensor};
 
 use super::batches::evaluation_loader;
@@ -112,7 +112,12 @@ impl Pace {
 
     /// Seconds of an E-step on `images` images.
     pub fn expectation(&self, config: &Config, images: usize) -> f64 {
-        let clusters: i64 = config.clusters.counts(images).into_iter().sum();
+        let counts = config.clusters.counts(images).into_iter();
+        let clusters: i64 = match config.hierarchy {
+            Hierarchy::Separate => counts.sum(),
+            // Coarser levels cluster few centroids.
+            Hierarchy::Tree => counts.max().unwrap_or(0),
+        };
         images as f64 * (self.embedding + self.clustering * clusters as f64) + WRITING
     }
 
@@ -204,7 +209,8 @@ fn embedding(
 
 /// Seconds that k-means takes per point and cluster.
 fn clustering(trainer: &Trainer, config: &Config, device: Device) -> Result<f64, PretrainError> {
-    let clusters = SAMPLE / 32;
+    // With fewer, what each point costs by itself would count as a cost of each cluster.
+    let clusters = SAMPLE / 8;
     let rows = Tensor::randn([SAMPLE as i64, config.encoder.dim], (Kind::Float, device));
     let points = Points::from_tensor(&rows, Metric::Euclidean)?;
     let options = KMeans { threads: config.threads, ..KMeans::default() };
@@ -245,6 +251,9 @@ mod tests {
         // Before epochs 4, 6 and 8, and at the end.
         let seconds = 10.0 * (4.0 * 0.5 + WRITING) + 4.0 * expectation;
         assert!((pace.run(&config, 200) - seconds).abs() < 1e-9);
+        let tree = Config { hierarchy: Hierarchy::Tree, ..config };
+        let expectation = 200.0 * (1e-3 + 20.0 * 1e-6) + WRITING;
+        assert!((pace.expectation(&tree, 200) - expectation).abs() < 1e-12);
     }
 
     #[test]

@@ -133,6 +133,24 @@ impl<'a> Points<'a> {
         }?)
     }
 
+    /// [`KMeans::merge`] of a clustering of these rows.
+    ///
+    /// # Errors
+    /// When there are more clusters than `finer` has, or no clusters, or threads cannot be started.
+    pub fn merge(
+        &self,
+        options: &KMeans,
+        finer: &Clustering,
+        clusters: usize,
+        collective: &dyn Collective,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Clustering, PrototypeError> {
+        Ok(match self {
+            Points::Host(points) => options.merge(&**points, finer, clusters, collective, progress),
+            Points::Device(points) => options.merge(points, finer, clusters, collective, progress),
+        }?)
+    }
+
     /// [`silhouette`] of a clustering of these rows.
     pub fn silhouette(&self, clustering: &Clustering) -> f64 {
         match self {

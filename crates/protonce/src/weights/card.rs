@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use protonce_images::views::ViewConfig;
-use protonce_run::{Checkpoint, EncoderConfig, Event, RunFolder, read_events};
+use protonce_run::{Checkpoint, EncoderConfig, Event, Floor, RunFolder, read_events};
 
 /// Where weights come from. Whatever is not known is left out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ pub struct Card {
     /// The method they were trained by: `pcl` or `moco`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
+    /// The weights that training started from, the last part of their path; random ones otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_from: Option<String>,
     /// Epochs trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<usize>,
@@ -34,6 +37,9 @@ pub struct Card {
     /// What the run measured last.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub evaluation: Map<String, Value>,
+    /// What was measured in the same way before training: what the evaluation has to be above.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub floors: Vec<Floor>,
     /// The licence of the weights, as stated when they were exported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
@@ -104,8 +110,13 @@ impl Card {
             Value::Object(settings) => settings,
             _ => Map::new(),
         };
-        let data = settings.get("data").and_then(Value::as_str).unwrap_or_default();
-        let name = data.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+        // The folders above are private.
+        let last_part = |setting: &str| {
+            let path = settings.get(setting).and_then(Value::as_str).unwrap_or_default();
+            path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned()
+        };
+        let name = last_part("data");
+        let started_from = Some(last_part("init")).filter(|name| !name.is_empty());
         let method = settings.remove("method").and_then(|name| name.as_str().map(str::to_owned));
         settings.retain(|name, _| !PRIVATE.contains(&name.as_str()));
 
@@ -124,16 +135,23 @@ impl Card {
             |event: &Event| matches!(event, Event::Epoch { epoch, .. } if *epoch < epochs.max(1));
         let evaluated =
             |event: &Event| matches!(event, Event::Evaluation { epoch, .. } if *epoch <= epochs);
+        let floors = events.iter().rev().find_map(|event| match event {
+            Event::Floors { floors, .. } => Some(floors.clone()),
+            _ => None,
+        });
+        let floors = floors.unwrap_or_default();
         let training = last(&trained).unwrap_or_default();
         let images = training.get("images").and_then(Value::as_u64);
         Card {
             origin: "a protonce run".to_owned(),
             method,
+            started_from,
             epochs: Some(epochs),
             data: Some(DataSummary { name, images, fingerprint: state.data_fingerprint.clone() }),
             settings,
             training,
             evaluation: last(&evaluated).unwrap_or_default(),
+            floors,
             licence: None,
         }
     }
@@ -166,6 +184,9 @@ impl Card {
         line(&format!("- from: {}", self.origin));
         line(&format!("- written by: protonce {}", env!("CARGO_PKG_VERSION")));
         line(&format!("- licence: {}", self.licence.as_deref().unwrap_or("not stated")));
+        if let Some(name) = &self.started_from {
+            line(&format!("- started from: {name}"));
+        }
         if let Some(epochs) = self.epochs {
             line(&format!("- epochs: {epochs}"));
         }
@@ -181,6 +202,15 @@ impl Card {
         ));
         for note in notes {
             line(&format!("\n{note}"));
+        }
+        if !self.floors.is_empty() {
+            line(
+                "\n## Before training, kNN\n\n| | top-1 accuracy by neighbours, % |\n| --- | --- |",
+            );
+            for Floor { name, knn } in &self.floors {
+                let each: Vec<_> = knn.iter().map(|(k, top1)| format!("{k}: {top1:.1}")).collect();
+                line(&format!("| {name} | {} |", each.join(", ")));
+            }
         }
         for (title, table) in [
             ("Evaluation", &self.evaluation),

@@ -51,6 +51,7 @@ struct ViewMaker {
     decoder: Decoder,
     image: Image,
     renderer: Renderer,
+    key_config: ViewConfig,
     local_config: ViewConfig,
     local_renderer: Renderer,
     /// Of the views of an image; empty for a centre crop.
@@ -66,6 +67,7 @@ impl ViewMaker {
             image: Image::default(),
             renderer: Renderer::new(config),
             local_renderer: Renderer::new(&local_config),
+            key_config: config.key(),
             local_config,
             parameters: Vec::new(),
         }
@@ -82,14 +84,16 @@ impl ViewMaker {
         slots: &mut [Slot],
     ) -> Result<(), String> {
         dataset.read(index, &mut self.bytes).map_err(|error| error.to_string())?;
-        let (parameters, local_config) = (&mut self.parameters, &self.local_config);
+        let (key_config, local_config) = (&self.key_config, &self.local_config);
+        let parameters = &mut self.parameters;
         let decoded = self.decoder.decode_part(&self.bytes, &mut self.image, |width, height| {
             parameters.clear();
             let whole = CropBox { left: 0, top: 0, width, height };
             let Crops::Random { seed, epoch, views } = &queue.crops else { return whole };
             parameters.extend(views.iter().map(|&view| {
                 let config = match view {
-                    View::Query | View::Key => &queue.config,
+                    View::Query => &queue.config,
+                    View::Key => key_config,
                     View::Local(_) => local_config,
                 };
                 let mut random = ViewRandom::new(*seed, *epoch, index as u64, view);
