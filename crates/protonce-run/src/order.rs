@@ -4,18 +4,14 @@
 //! order that follows from the seed and the epoch alone, so that a resumed run goes on in the same one.
 
 use protonce_images::random::{Purpose, generator};
-use protonce_run::{Config, Shuffle};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use crate::settings::{Config, Shuffle};
+
 /// All of `images` in an order that follows from the seed and the epoch; `bytes` is the size of all
 /// together, where it is known.
-pub(super) fn order(
-    config: &Config,
-    images: usize,
-    bytes: Option<u64>,
-    epoch: usize,
-) -> Vec<usize> {
+pub fn order(config: &Config, images: usize, bytes: Option<u64>, epoch: usize) -> Vec<usize> {
     let mut random = generator(config.seed, Purpose::Order { epoch: epoch as u64 });
     let mut order: Vec<usize> = (0..images).collect();
     match (config.shuffle, bytes) {
