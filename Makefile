@@ -12,7 +12,7 @@ TORCH_FREE = --workspace --exclude protonce --exclude protonce-cli
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/protonce
 
 libtorch:
-	@python3 scripts/libtorch.py
+	@python3 python/protonce/libtorch.py
 
 build: libtorch
 	cargo build --release --locked --workspace

@@ -4,7 +4,7 @@
 use protonce_images::data::DataError;
 use protonce_images::views::{DecodeError, LoaderError};
 use protonce_kmeans::KMeansError;
-use protonce_run::ConfigError;
+use protonce_run::{ConfigError, RunError};
 use pyo3::PyErr;
 use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyRuntimeError, PyValueError};
 
@@ -17,6 +17,9 @@ pub enum Failure {
     /// A setting that does not exist or cannot have its value.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A run that cannot be read.
+    #[error(transparent)]
+    Run(#[from] RunError),
     /// Batches that cannot be made.
     #[error(transparent)]
     Loader(#[from] LoaderError),

@@ -30,6 +30,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<loader::Pipeline>()?;
     module.add_class::<loader::Batches>()?;
     module.add_function(wrap_pyfunction!(settings::view_settings, module)?)?;
+    module.add_function(wrap_pyfunction!(settings::run_settings, module)?)?;
     module.add_function(wrap_pyfunction!(views::views, module)?)?;
     module.add_function(wrap_pyfunction!(kmeans::kmeans_fit, module)?)?;
     module.add_function(wrap_pyfunction!(kmeans::kmeans_predict, module)?)?;

@@ -1,8 +1,10 @@
 //! Settings of views, by the names they have everywhere in protonce: a preset with changes in, the
 //! whole out.
 
+use std::path::Path;
+
 use protonce_images::views::ViewConfig;
-use protonce_run::{Config, ConfigError};
+use protonce_run::{Config, ConfigError, RunFolder};
 use pyo3::prelude::*;
 use toml::Table;
 
@@ -41,4 +43,11 @@ pub fn written(views: &ViewConfig) -> Result<String, Failure> {
 #[pyfunction]
 pub fn view_settings(preset: &str, changes: &str) -> Result<String, Failure> {
     written(&resolved(preset, changes)?.views)
+}
+
+/// Every setting of the run in a folder, as JSON.
+#[pyfunction]
+pub fn run_settings(run: &str) -> Result<String, Failure> {
+    let settings = RunFolder::settings(Path::new(run))?;
+    serde_json::to_string(&settings).map_err(|error| Failure::Argument(error.to_string()))
 }
