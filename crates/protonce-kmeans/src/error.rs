@@ -15,7 +15,7 @@ pub enum KMeansError {
     #[error("0 clusters were asked for: expected 1 or more")]
     NoClusters,
     /// A point with a value that is not a number, or beyond ±10¹⁵.
-    #[error("point {point} is not finite: expected values within ±1e15")]
+    #[error("point {point} is not finite: it has NaN, inf or a value beyond ±1e15")]
     NotFinite {
         /// Its number.
         point: usize,

@@ -48,6 +48,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn orders_are_those_on_record() {
+        #[derive(serde::Deserialize)]
+        struct Case {
+            seed: u64,
+            epoch: usize,
+            order: Vec<usize>,
+        }
+        // The Python package is held to the same record.
+        let text = include_str!("../tests/fixtures/orders.json");
+        for case in serde_json::from_str::<Vec<Case>>(text).unwrap() {
+            let preset = Config::resolve([Config::preset("v2").unwrap()]).unwrap();
+            let config = Config { seed: case.seed, shuffle: Shuffle::Full, ..preset };
+            assert_eq!(order(&config, case.order.len(), None, case.epoch), case.order);
+        }
+    }
+
+    #[test]
     fn an_epoch_has_every_image_once_in_an_order_of_its_own() {
         const IMAGES: usize = 10_007;
         const STRETCH: usize = 50;

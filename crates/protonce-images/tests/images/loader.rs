@@ -71,6 +71,42 @@ fn training(dataset: &Arc<Dataset>, plan: Vec<Vec<usize>>, seed: u64, epoch: u64
 }
 
 #[test]
+fn the_bits_of_batches_are_those_on_record() {
+    #[derive(serde::Deserialize)]
+    struct Case {
+        preset: String,
+        settings: serde_json::Map<String, serde_json::Value>,
+        seed: u64,
+        epoch: u64,
+        batch_size: usize,
+        /// Of each view of each batch.
+        checksums: Vec<Vec<u32>>,
+    }
+    // The Python package is held to the same record.
+    let text = include_str!("../fixtures/loader_checksums.json");
+    let (_folder, dataset) = pictures(23);
+    for case in serde_json::from_str::<Vec<Case>>(text).unwrap() {
+        let preset = if case.preset == "v1" { ViewConfig::v1(224) } else { ViewConfig::v2(224) };
+        let mut views = serde_json::to_value(preset).unwrap();
+        views.as_object_mut().unwrap().extend(case.settings);
+        let views = serde_json::from_value(views).unwrap();
+        let order: Vec<usize> = (0..23).collect();
+        let plan = protonce_images::batches(&order, case.batch_size);
+        let found: Vec<Vec<u32>> =
+            batches(random(&dataset, views, plan, (case.seed, case.epoch), 2))
+                .into_iter()
+                .map(|batch| batch.views.iter().chain(&batch.local_views).map(checksum).collect())
+                .collect();
+        assert_eq!(found, case.checksums);
+    }
+}
+
+fn checksum(view: &Vec<f32>) -> u32 {
+    let bytes: Vec<u8> = view.iter().flat_map(|value| value.to_le_bytes()).collect();
+    crc32fast::hash(&bytes)
+}
+
+#[test]
 fn polling_gives_the_batches_that_waiting_gives() {
     let (_folder, dataset) = pictures(23);
     for (size, batch, threads) in [(16, 5, 2), (33, 1, 1), (8, 30, 3)] {
