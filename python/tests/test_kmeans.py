@@ -59,6 +59,7 @@ def test_labels_are_those_of_brute_force(name, points, clusters, init):
 @pytest.mark.parametrize(("name", "points", "clusters"), CASES, ids=[case[0] for case in CASES])
 def test_from_the_same_centroids_it_ends_where_scikit_learn_does(name, points, clusters):
     cluster = pytest.importorskip("sklearn.cluster")
+    points = points[:800]
     init = points[:clusters]
     theirs = cluster.KMeans(clusters, init=init, n_init=1, max_iter=300, tol=0, algorithm="lloyd")
     theirs.fit(points.astype(np.float64))
@@ -124,7 +125,10 @@ def test_any_layout_and_type_of_the_same_numbers_gives_the_same(tmp_path):
 
 def test_whole_numbers_are_points_too():
     points = np.arange(24).reshape(12, 2)
-    assert protonce.KMeans(3, random_state=0).fit(points).inertia_ == pytest.approx(60.0, abs=31)
+    found, same = (
+        protonce.KMeans(3, random_state=0).fit(one) for one in (points, points.astype(np.float32))
+    )
+    np.testing.assert_array_equal(found.labels_, same.labels_)
 
 
 def test_spherical_compares_directions():
@@ -208,6 +212,8 @@ def test_what_is_not_fitted_or_of_another_width_is_refused():
     assert repr(protonce.KMeans(3, metric="spherical")) == "KMeans(n_clusters=3, metric='spherical')"
 
 
+# Without scikit-learn there is nothing to inherit.
+@pytest.mark.filterwarnings("ignore:Estimator KMeans does not inherit from:UserWarning")
 def test_it_is_an_estimator_of_scikit_learn():
     checks = pytest.importorskip("sklearn.utils.estimator_checks")
     results = checks.check_estimator(protonce.KMeans(), on_skip=None, on_fail="raise")
@@ -243,7 +249,8 @@ def test_measures_are_those_of_scikit_learn():
         assert found["ami"] == pytest.approx(metrics.adjusted_mutual_info_score(labels, clusters))
         assert found["nmi"] == pytest.approx(metrics.normalized_mutual_info_score(labels, clusters))
         assert found["ari"] == pytest.approx(metrics.adjusted_rand_score(labels, clusters))
-    assert set(protonce.cluster_metrics(["a", "b", "a"], ["x", "y", "x"]).values()) == {1.0}
+    for measure in protonce.cluster_metrics(["a", "b", "a"], ["x", "y", "x"]).values():
+        assert measure == pytest.approx(1)
     for bad in [([1], [1, 2]), ([], []), ([[1]], [1])]:
         with pytest.raises(ValueError, match="expected"):
             protonce.cluster_metrics(*bad)
@@ -252,9 +259,9 @@ def test_measures_are_those_of_scikit_learn():
 def test_memory_stays_flat():
     if sys.platform != "linux":
         pytest.skip("/proc tells the memory of a process")
-    points, sizes = CASES[0][1], []
+    points, sizes = CASES[0][1][:800], []
     for number in range(130):
-        protonce.KMeans(50, random_state=number).fit(points).transform(points)
+        protonce.KMeans(20, random_state=number).fit(points).transform(points)
         if number in (30, 129):
             with open("/proc/self/statm") as file:
                 sizes.append(int(file.read().split()[1]) * 4096)

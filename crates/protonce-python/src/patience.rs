@@ -32,8 +32,10 @@ pub fn watched<T: Send>(
     let (sender, mut receiver) = mpsc::channel();
     std::thread::scope(|scope| {
         let working = move || {
-            // Nobody listens any more once something was raised.
-            let mut tell = |done: usize, total: usize| drop(sender.send((done, total)));
+            let mut tell = |done: usize, total: usize| {
+                // The receiver outlives this thread.
+                let _ = sender.send((done, total));
+            };
             let done = catch_unwind(AssertUnwindSafe(|| work(&mut tell)));
             done.unwrap_or_else(|panic| Err(Failure::from_panic(&*panic)))
         };
