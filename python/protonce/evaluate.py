@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["all", "cluster", "knn", "linear", "semi", "svm"]
 
 
-def knn(weights: Any, train: Data = None, test: Data = None, **settings: Any) -> dict[str, Any]:
-    """Classifies test images by their nearest training images; nothing is trained."""
+def knn(weights: Any, train: Data = None, test: Data = None, **settings: Any) -> list[dict[str, Any]]:
+    """Classifies test images by their nearest training images: an entry per number of neighbours."""
     return _evaluate("knn", weights, train, test, settings)
 
 
@@ -38,8 +38,8 @@ def svm(weights: Any, train: Data = None, test: Data = None, **settings: Any) ->
     return _evaluate("svm", weights, train, test, settings)
 
 
-def semi(weights: Any, train: Data = None, test: Data = None, **settings: Any) -> dict[str, Any]:
-    """Fine-tunes the whole network on a share of the labels."""
+def semi(weights: Any, train: Data = None, test: Data = None, **settings: Any) -> list[dict[str, Any]]:
+    """Fine-tunes the whole network: an entry per share of the labels."""
     return _evaluate("semi", weights, train, test, settings)
 
 
@@ -54,7 +54,8 @@ def all(weights: Any, train: Data = None, test: Data = None, **settings: Any) ->
     Returns
     -------
     pandas.DataFrame
-        A row per figure: ``evaluation``, ``measure``, ``value``.
+        A row per figure, under its name in the paper. The first column is this encoder's, ``deviation``
+        is over repetitions, and the others are what has been published of the same benchmark.
 
     Raises
     ------
@@ -63,32 +64,23 @@ def all(weights: Any, train: Data = None, test: Data = None, **settings: Any) ->
     """
     import pandas as pd
 
-    found = _evaluate("all", weights, train, test, settings)
-    rows = [
-        (evaluation, measure, value)
-        for evaluation, measures in found.items()
-        for measure, value in _figures(measures, "")
-    ]
-    return pd.DataFrame(rows, columns=["evaluation", "measure", "value"])
+    given = _given(weights, train, test, settings)
+    text = program.run(["eval", "all", "--markdown", *program.flags(given)], json=False)
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    (_, ours, *published), _, *rows = [[cell.strip() for cell in line] for line in lines]
+    table: dict[str, list[float]] = {name: [] for name in (ours, "deviation", *published)}
+    for _, figure, *others in rows:
+        value, _, deviation = figure.partition("±")
+        for name, cell in zip(table, [value, deviation, *others], strict=True):
+            table[name].append(float(cell) if cell.strip() else float("nan"))
+    return pd.DataFrame(table, index=pd.Index([row[0] for row in rows], name="evaluation"))
 
 
-def _evaluate(
-    name: str, weights: Any, train: Data, test: Data, settings: dict[str, Any]
-) -> dict[str, Any]:
-    given = {"weights": getattr(weights, "folder", weights), "train": train, "test": test, **settings}
-    printed = program.run(["eval", name, *program.flags(given)])
-    return printed[name]
+def _evaluate(name: str, weights: Any, train: Data, test: Data, settings: dict[str, Any]) -> Any:
+    given = _given(weights, train, test, settings)
+    return program.run(["eval", name, *program.flags(given)])[name]
 
 
-def _figures(value: Any, name: str) -> list[tuple[str, float]]:
-    """The numbers in nested JSON, each under the names that lead to it."""
-    if isinstance(value, bool) or value is None:
-        return []
-    if isinstance(value, (int, float)):
-        return [(name, float(value))]
-    inner = value.items() if isinstance(value, dict) else []
-    return [
-        figure
-        for key, one in inner
-        for figure in _figures(one, f"{name}.{key}" if name else str(key))
-    ]
+def _given(weights: Any, train: Data, test: Data, settings: dict[str, Any]) -> dict[str, Any]:
+    weights = getattr(weights, "folder", weights)
+    return {"weights": weights, "train": train, "test": test, **settings}

@@ -6,7 +6,6 @@ torch this interpreter has, and a crash there from everything here.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -14,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from json import loads
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +90,17 @@ def program() -> Path:
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         found = shutil.which("protonce", path=folder)
         # The script of that name which runs this package would only come back here.
-        if found and not Path(found).open("rb").read(2) == b"#!":
+        if found and not _is_script(found):
             return Path(found)
     raise ProgramError(
         "the program protonce is not in this package, nor on the PATH: build it with "
         "`cargo build --release` and set PROTONCE to target/release/protonce"
     )
+
+
+def _is_script(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"#!"
 
 
 def environment() -> dict[str, str]:
@@ -131,10 +136,11 @@ def _text(value: Any) -> str:
 def run(
     arguments: list[str],
     *,
+    json: bool = True,
     verbose: bool = False,
     look: Callable[[], object] | None = None,
-) -> dict[str, Any]:
-    """Runs the program, and gives what it prints with ``--json``.
+) -> Any:
+    """Runs the program, and gives what it prints: an object of JSON, or text.
 
     Ctrl-C, or a notebook's stop button, is handed on to it once; a second one makes it end without
     saving. Its warnings always reach stderr; with `verbose` so does all it says there. `look` is
@@ -149,7 +155,7 @@ def run(
     KeyboardInterrupt
         When that was handed on and the program has ended.
     """
-    command = [str(program()), *arguments, "--json"]
+    command = [str(program()), *arguments, *(["--json"] if json else [])]
     # In a session of its own a terminal's Ctrl-C does not reach it a second time.
     process = subprocess.Popen(
         command,
@@ -184,7 +190,7 @@ def run(
     if process.returncode != 0:
         failure = UsageError if process.returncode == 2 else ProgramError
         raise failure(_sentence(err.text(), process.returncode))
-    return json.loads(out.text() or "{}")
+    return loads(out.text() or "{}") if json else out.text()
 
 
 class _Reader(threading.Thread):
