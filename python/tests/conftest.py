@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import protonce.program
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -50,9 +51,15 @@ def pictures(tmp_path_factory):
     return write_pictures(tmp_path_factory.mktemp("pictures"), 23)
 
 
+# Where a wheel was installed.
+INSIDE = Path(protonce.program.__file__).parent / "bin" / "protonce"
+
+
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
     """Makes a program out of the body of a Python script, in place of protonce."""
+    if INSIDE.is_file():
+        pytest.skip("the package has the program inside, which goes before any other")
     monkeypatch.setenv("LIBTORCH", str(tmp_path / "libtorch"))
 
     def make(body):
@@ -68,6 +75,8 @@ def stand_in(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def real_program():
     """The program, where it was built."""
+    if INSIDE.is_file():
+        return INSIDE
     for folder in ("debug", "release"):
         path = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"), folder, "protonce")
         if path.is_file():

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import numpy as np
 import protonce
 import pytest
 from conftest import write_pictures
-from protonce import program
+from protonce import program, tensors
 
 ECHO = "print(json.dumps({'given': sys.argv[1:], 'knn': {'top1': 50.0}, 'path': 'page.html'}))\n"
 
@@ -177,6 +178,7 @@ def test_where_the_program_is_looked_for(stand_in, tmp_path, monkeypatch):
     assert program.program() == inside / "protonce"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the variable has another name")
 def test_libtorch_comes_from_where_there_is_one(tmp_path, monkeypatch):
     monkeypatch.setenv("LIBTORCH", str(tmp_path / "named"))
     assert protonce.setup() == tmp_path / "named"
@@ -224,6 +226,45 @@ def test_every_public_name_is_there_and_says_what_it_is():
     assert "Loader" in dir(protonce)
     with pytest.raises(AttributeError):
         protonce.nothing
+
+
+def safetensors(path, header, data=b""):
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+def test_safetensors_are_read_with_numpy_alone(tmp_path):
+    def entry(kind, shape, *offsets):
+        return {"dtype": kind, "shape": shape, "data_offsets": offsets}
+
+    header = {
+        "__metadata__": {"a": "b"},
+        "m": entry("F32", [2, 3], 0, 24),
+        "n": entry("I64", [2], 24, 40),
+        "none": entry("U8", [0], 40, 40),
+        "one": entry("F16", [], 40, 42),
+    }
+    numbers = [np.arange(6, dtype="<f4"), np.array([-1, 7], "<i8"), np.array(0.5, "<f2")]
+    data = b"".join(part.tobytes() for part in numbers)
+    found, metadata = tensors.read(safetensors(tmp_path / "some", header, data))
+    assert metadata == {"a": "b"}
+    np.testing.assert_array_equal(found["m"], numbers[0].reshape(2, 3))
+    assert found["n"].tolist() == [-1, 7] and found["none"].shape == (0,) and found["one"] == 0.5
+    assert not found["m"].flags.writeable
+    empty, _ = tensors.read(safetensors(tmp_path / "empty", {"none": entry("F32", [0, 4], 0, 0)}))
+    assert empty["none"].shape == (0, 4)
+    for wrong in [
+        entry("F32", [2, 3], 0, 20),
+        entry("F32", [2, 3], 24, 48),
+        entry("F32", [2, 3], -24, 0),
+        entry("F99", [2, 3], 0, 24),
+        entry("F32", ["2", 3], 0, 24),
+        {"dtype": "F32"},
+        7,
+    ]:
+        with pytest.raises(ValueError, match="tensor 'm' cannot be read"):
+            tensors.read(safetensors(tmp_path / "wrong", {"m": wrong}, data))
 
 
 # With the program itself.
