@@ -118,16 +118,15 @@ class KMeans:
             After Ctrl-C.
         """
         X = self._points(X, fitting=True)
-        n_init = 1 if self.n_init == "auto" else self.n_init
-        for name, value, least in [
-            ("n_clusters", self.n_clusters, 1),
-            ("n_init", n_init, 1),
-            ("max_iter", self.max_iter, 1),
-            ("max_points_per_centroid", self.max_points_per_centroid, 1),
-        ]:
+        n_init: Any = 1 if self.n_init == "auto" else self.n_init
+        most = self.max_points_per_centroid
+        counts = {"n_clusters": self.n_clusters, "n_init": n_init, "max_iter": self.max_iter}
+        if most is not None:
+            counts["max_points_per_centroid"] = most
+        for name, value in counts.items():
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if not (whole and value >= least) and not (value is None and name.startswith("max_p")):
-                raise ValueError(f"{name} is {value!r}: expected a whole number, {least} or more")
+            if not whole or value < 1:
+                raise ValueError(f"{name} is {value!r}: expected a whole number, 1 or more")
         centroids, init = None, self.init
         if not isinstance(init, str):
             centroids, init = _floats(init), "random"
@@ -144,7 +143,7 @@ class KMeans:
             int(self.n_clusters),
             iterations=int(self.max_iter),
             starts=int(n_init),
-            max_points_per_centroid=self.max_points_per_centroid,
+            max_points_per_centroid=None if most is None else int(most),
             init=init,
             centroids=centroids,
             spherical=self._spherical(),
@@ -390,7 +389,7 @@ def cluster_metrics(labels: ArrayLike, clusters: ArrayLike) -> dict[str, float]:
     return _core.agreement(*numbered)
 
 
-def _floats(X: ArrayLike) -> NDArray[np.float32]:
+def _floats(X: Any) -> NDArray[np.float32]:
     """C-contiguous float32, without a copy where it is that already."""
     if hasattr(X, "toarray"):
         raise TypeError(

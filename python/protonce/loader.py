@@ -144,7 +144,7 @@ class Loader:
         self._epoch = 0
         self._unreadable: dict[int, str] = {}
         self._arguments = (os.fspath(data), preset, _json(settings))
-        self._keywords = {
+        self._keywords: dict[str, Any] = {
             "batch_size": batch_size,
             "drop_last": drop_last,
             "shuffle": shuffle is not False,

@@ -198,7 +198,8 @@ class _Reader(threading.Thread):
 
     def __init__(self, pipe: Any, show: Callable[[str], object] | None = None):
         super().__init__(daemon=True)
-        self._pipe, self._show, self._lines = pipe, show, []
+        self._pipe, self._show = pipe, show
+        self._lines: list[str] = []
         self.start()
 
     def run(self) -> None:

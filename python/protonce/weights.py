@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 # Blocks of the four stages, and whether they are bottlenecks.
-_ARCHITECTURES = {
+_ARCHITECTURES: dict[tuple[tuple[int, ...], bool], str] = {
     ((2, 2, 2, 2), False): "resnet18",
     ((3, 4, 6, 3), False): "resnet34",
     ((3, 4, 6, 3), True): "resnet50",
