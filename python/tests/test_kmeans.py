@@ -1,8 +1,10 @@
 """k-means as users of scikit-learn expect it."""
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -255,6 +257,39 @@ def test_measures_are_those_of_scikit_learn():
     for bad in [([1], [1, 2]), ([], []), ([[1]], [1])]:
         with pytest.raises(ValueError, match="expected"):
             protonce.cluster_metrics(*bad)
+
+
+def test_several_threads_fit_at_once():
+    points, results = CASES[0][1][:800], {}
+    expected = [protonce.KMeans(10, random_state=seed).fit_predict(points) for seed in range(4)]
+
+    def fit(seed):
+        results[seed] = protonce.KMeans(10, random_state=seed).fit_predict(points)
+
+    threads = [threading.Thread(target=fit, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in range(4):
+        np.testing.assert_array_equal(results[seed], expected[seed])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_can_fit():
+    points = CASES[0][1][:800]
+    expected = protonce.KMeans(10, random_state=0).fit_predict(points)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.alarm(30)
+            found = protonce.KMeans(10, random_state=0).fit_predict(points)
+            status = int((found != expected).any())
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_memory_stays_flat():
