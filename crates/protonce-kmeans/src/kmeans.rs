@@ -309,13 +309,15 @@ mod tests {
             };
             let whole = from(KMeans { starts: 1, ..KMeans::default() }, Start::Drawn);
             // In two parts, the second of which begins where the first has ended.
-            let first = from(KMeans { starts: 1, iterations: 1, ..KMeans::default() }, Start::Drawn);
+            let first =
+                from(KMeans { starts: 1, iterations: 1, ..KMeans::default() }, Start::Drawn);
             assert!(first.centroids != whole.centroids, "it has ended within one iteration");
             let rest = KMeans { iterations: 19, ..KMeans::default() };
             let second = from(rest, Start::Centroids(&first.centroids));
             assert!(second.centroids == whole.centroids && second.assignment == whole.assignment);
             // Nothing moves what has come to rest.
-            let settled = from(KMeans { iterations: 300, starts: 1, ..KMeans::default() }, Start::Drawn);
+            let settled =
+                from(KMeans { iterations: 300, starts: 1, ..KMeans::default() }, Start::Drawn);
             let again = from(KMeans::default(), Start::Centroids(&settled.centroids));
             assert!(again.centroids == settled.centroids && again.history.len() == 2);
         }

@@ -90,8 +90,7 @@ impl Array {
         for axis in (1..strides.len()).rev() {
             strides[axis - 1] = strides[axis] * self.shape[axis].max(1);
         }
-        let mut kept =
-            Kept { shape: self.shape.clone(), strides, _owner: Arc::clone(&self.owner) };
+        let mut kept = Kept { shape: self.shape.clone(), strides, _owner: Arc::clone(&self.owner) };
         let tensor = Tensor {
             data: self.address as *mut c_void,
             device: Device { kind: CPU, number: 0 },
@@ -308,7 +307,8 @@ pub fn values<'a, T: Element>(
     if name != T::NAME || !contiguous {
         let layout = if contiguous { "" } else { " that is not C-contiguous" };
         let expected = T::NAME;
-        let sentence = format!("an array of {name}{layout}: expected a C-contiguous one of {expected}");
+        let sentence =
+            format!("an array of {name}{layout}: expected a C-contiguous one of {expected}");
         return Err(Failure::Argument(sentence));
     }
     let shape: Vec<usize> = interface.get_item("shape")?.extract()?;

@@ -67,11 +67,16 @@ pub fn kmeans_fit(
         threads,
     };
     let threads = Threads::new(threads)?;
-    let clustering = watched(py, progress.as_ref(), || threads.stop(), |progress| {
-        let points = HostPoints::new(values, dim, metric(spherical))?;
-        let start = centroids.map_or(Start::Drawn, Start::Centroids);
-        Ok(options.fit_on(&points, clusters, start, &SingleProcess, &threads, progress)?)
-    })?;
+    let clustering = watched(
+        py,
+        progress.as_ref(),
+        || threads.stop(),
+        |progress| {
+            let points = HostPoints::new(values, dim, metric(spherical))?;
+            let start = centroids.map_or(Start::Drawn, Start::Centroids);
+            Ok(options.fit_on(&points, clusters, start, &SingleProcess, &threads, progress)?)
+        },
+    )?;
     let rounds = clustering.history.len().saturating_sub(1);
     let (count, clusters) = (clustering.assignment.len(), clustering.clusters());
     Ok((
@@ -95,13 +100,18 @@ pub fn kmeans_predict(
 ) -> Result<(Array, f64), Failure> {
     let ((values, dim), centroids) = (rows::<f32>(&points)?, rows::<f32>(&centroids)?.0);
     let threads = Threads::new(threads)?;
-    let (nearest, objective) = watched(py, None, || threads.stop(), |_| {
-        let points = HostPoints::new(values, dim, metric(spherical))?;
-        let assignment = points.assign_once(centroids, &threads);
-        let objective = assignment.squared.iter().map(|&squared| f64::from(squared)).sum();
-        let nearest: Vec<i64> = assignment.nearest.into_iter().map(i64::from).collect();
-        Ok((nearest, objective))
-    })?;
+    let (nearest, objective) = watched(
+        py,
+        None,
+        || threads.stop(),
+        |_| {
+            let points = HostPoints::new(values, dim, metric(spherical))?;
+            let assignment = points.assign_once(centroids, &threads);
+            let objective = assignment.squared.iter().map(|&squared| f64::from(squared)).sum();
+            let nearest: Vec<i64> = assignment.nearest.into_iter().map(i64::from).collect();
+            Ok((nearest, objective))
+        },
+    )?;
     let count = nearest.len();
     Ok((Array::new(nearest, &[count]), objective))
 }
@@ -120,18 +130,23 @@ pub fn kmeans_distances(
     let ((values, dim), centroids) = (rows::<f32>(&points)?, rows::<f32>(&centroids)?.0);
     let threads = Threads::new(threads)?;
     let clusters = centroids.len() / dim.max(1);
-    let distances = watched(py, None, || threads.stop(), |_| {
-        let points = HostPoints::new(values, dim, metric(spherical))?;
-        let values = points.values();
-        let mut distances = vec![0f32; points.count() * clusters];
-        let pieces = distances.chunks_mut(clusters.max(1)).zip(values.chunks(dim));
-        threads.share(pieces, |(distances, point)| {
-            for (distance, centroid) in distances.iter_mut().zip(centroids.chunks(dim)) {
-                *distance = squared_distance(point, centroid).sqrt();
-            }
-        });
-        Ok(distances)
-    })?;
+    let distances = watched(
+        py,
+        None,
+        || threads.stop(),
+        |_| {
+            let points = HostPoints::new(values, dim, metric(spherical))?;
+            let values = points.values();
+            let mut distances = vec![0f32; points.count() * clusters];
+            let pieces = distances.chunks_mut(clusters.max(1)).zip(values.chunks(dim));
+            threads.share(pieces, |(distances, point)| {
+                for (distance, centroid) in distances.iter_mut().zip(centroids.chunks(dim)) {
+                    *distance = squared_distance(point, centroid).sqrt();
+                }
+            });
+            Ok(distances)
+        },
+    )?;
     let count = distances.len() / clusters.max(1);
     Ok(Array::new(distances, &[count, clusters]))
 }

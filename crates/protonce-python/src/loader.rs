@@ -111,7 +111,8 @@ impl Pipeline {
             return Err(Failure::Argument("batch_size is 0: expected 1 or more".to_owned()));
         }
         if rank >= world_size {
-            let sentence = format!("rank {rank} of world_size {world_size}: expected a smaller rank");
+            let sentence =
+                format!("rank {rank} of world_size {world_size}: expected a smaller rank");
             return Err(Failure::Argument(sentence));
         }
         let kind = if centre { Kind::Centre } else { Kind::Random };

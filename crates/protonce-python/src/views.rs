@@ -1,8 +1,6 @@
 //! The views of one image.
 
-use protonce_images::views::{
-    Image, Renderer, View, ViewParameters, ViewRandom, decode,
-};
+use protonce_images::views::{Image, Renderer, View, ViewParameters, ViewRandom, decode};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 

@@ -95,13 +95,20 @@ fn the_bits_of_batches_are_those_on_record() {
         let found: Vec<Vec<u32>> =
             batches(random(&dataset, views, plan, (case.seed, case.epoch), 2))
                 .into_iter()
-                .map(|batch| batch.views.iter().chain(&batch.local_views).map(checksum).collect())
+                .map(|batch| {
+                    batch
+                        .views
+                        .iter()
+                        .chain(&batch.local_views)
+                        .map(|view| checksum(view))
+                        .collect()
+                })
                 .collect();
         assert_eq!(found, case.checksums);
     }
 }
 
-fn checksum(view: &Vec<f32>) -> u32 {
+fn checksum(view: &[f32]) -> u32 {
     let bytes: Vec<u8> = view.iter().flat_map(|value| value.to_le_bytes()).collect();
     crc32fast::hash(&bytes)
 }
@@ -128,7 +135,10 @@ fn polling_gives_the_batches_that_waiting_gives() {
     let views = ViewConfig::v2(1024);
     let mut loader = random(&dataset, views, plan(23, 23), (7, 3), 1);
     assert!(matches!(loader.poll(Duration::ZERO), Poll::Pending));
-    assert_eq!(loader.poll(Duration::MAX).map(|batch| batch.unwrap().unwrap().indices.len()), Poll::Ready(23));
+    assert_eq!(
+        loader.poll(Duration::MAX).map(|batch| batch.unwrap().unwrap().indices.len()),
+        Poll::Ready(23)
+    );
 }
 
 #[test]

@@ -87,7 +87,10 @@ impl Loader {
     }
 
     /// The next batch, if it is ready before the `deadline`.
-    fn next_before(&mut self, deadline: Option<Instant>) -> Poll<Option<Result<Batch, LoaderError>>> {
+    fn next_before(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> Poll<Option<Result<Batch, LoaderError>>> {
         if self.failed {
             return Poll::Ready(None);
         }

@@ -106,14 +106,15 @@ impl Queue {
             {
                 break assembly;
             }
-            state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return Poll::Pending,
-                Some(left) => {
-                    let woken = self.ready.wait_timeout(state, left);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
+            state =
+                match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                    Some(Duration::ZERO) => return Poll::Pending,
+                    Some(left) => {
+                        let woken = self.ready.wait_timeout(state, left);
+                        woken.unwrap_or_else(PoisonError::into_inner).0
+                    }
+                    None => self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
+                };
         };
         state.taken += 1;
         drop(state);
