@@ -125,7 +125,6 @@ impl KMeans {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Clustering, KMeansError> {
         let start = before.map_or(Start::Drawn, Start::Clusters);
-        check(points, clusters, start)?;
         let threads = Threads::new(self.threads)?;
         self.fit_on(points, clusters, start, collective, &threads, progress)
     }
