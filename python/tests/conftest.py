@@ -51,6 +51,10 @@ def pictures(tmp_path_factory):
     return write_pictures(tmp_path_factory.mktemp("pictures"), 23)
 
 
+# A script that begins with this is interrupted by Ctrl-C even if the tests run in the background, where
+# a shell has it ignored.
+LISTENING = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
 # Where a wheel was installed.
 INSIDE = Path(protonce.program.__file__).parent / "bin" / "protonce"
 

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import protonce
 import pytest
+from conftest import LISTENING
 
 
 def groups(seed, count, dim, centres, spread):
@@ -24,6 +25,8 @@ CASES = [
     ("few dimensions", groups(1, 2000, 2, 10, 0.2), 30),
     ("isotropic", groups(2, 1500, 17, 1, 1.0), 20),
     ("one cluster", groups(3, 200, 5, 3, 0.3), 1),
+    # Raw pixels, for example.
+    ("very many dimensions", groups(4, 60, 12000, 5, 0.3), 5),
 ]
 
 
@@ -306,7 +309,7 @@ def test_memory_stays_flat():
 
 @pytest.mark.parametrize("init", ["random", "k-means++", "k-means||"])
 def test_ctrl_c_ends_a_fit_within_a_second(init):
-    script = (
+    script = LISTENING + (
         "import numpy as np, protonce\n"
         "points = np.random.default_rng(0).normal(size=(60000, 64)).astype(np.float32)\n"
         "print('fitting', flush=True)\n"

@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 import protonce
 import pytest
-from conftest import REPOSITORY, picture, png, write_pictures
+from conftest import LISTENING, REPOSITORY, picture, png, write_pictures
 
 FIXTURES = REPOSITORY / "crates" / "protonce-images" / "tests" / "fixtures"
 
@@ -347,7 +347,7 @@ def test_ctrl_c_ends_a_wait_within_a_second(tmp_path):
     (tmp_path / "0.png").write_bytes(png(pixels))
     for number in range(1, 64):
         os.link(tmp_path / "0.png", tmp_path / f"{number}.png")
-    script = (
+    script = LISTENING + (
         "import sys, protonce\n"
         f"batches = iter(protonce.Loader({str(tmp_path)!r}, 1024, 64, output='numpy', threads=1))\n"
         "print('waiting', flush=True)\n"

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import protonce
 import pytest
-from conftest import write_pictures
+from conftest import LISTENING, write_pictures
 from protonce import program, tensors
 
 ECHO = "print(json.dumps({'given': sys.argv[1:], 'knn': {'top1': 50.0}, 'path': 'page.html'}))\n"
@@ -129,7 +129,7 @@ with open(out, "w") as file:
 def test_ctrl_c_is_handed_on_exactly_once_and_raised_after_the_save(stand_in, tmp_path):
     stand_in(PATIENT)
     out = tmp_path / "out"
-    script = f"from protonce import program\nprogram.run(['--out', {str(out)!r}])\n"
+    script = LISTENING + f"from protonce import program\nprogram.run(['--out', {str(out)!r}])\n"
     # In a group of its own, all of which gets the signal, as from a terminal.
     child = subprocess.Popen(
         [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -355,7 +355,7 @@ def test_a_wrong_setting_is_a_value_error(trained, pictures, tmp_path):
 
 def test_an_interrupted_run_goes_on_to_the_same_bits(trained, pictures, tmp_path):
     out = tmp_path / "run"
-    script = (
+    script = LISTENING + (
         "import json, sys, protonce\n"
         f"protonce.pretrain({str(pictures)!r}, {str(out)!r}, progress=False, log_every=1, "
         "**json.loads(sys.argv[1]))\n"
