@@ -1,14 +1,14 @@
 //! `protonce._core`, the compiled half of the Python package.
 //!
 //! *Enters*: arguments that `python/protonce` has already put into shape: a data argument, settings as
-//! JSON, C-contiguous arrays. *Leaves*: batches of views and clusterings as [`Array`]s, which NumPy and
+//! JSON, C-contiguous arrays. *Leaves*: batches of views and clusterings as `Array`s, which NumPy and
 //! PyTorch take without a copy; or an exception with the library's sentence. *Why it exists*: the
 //! fast parts of protonce, for programs in Python. It knows no libtorch, so that it works beside any
 //! version of PyTorch and without one.
 //!
-//! Each file wraps one thing: [`dataset`], [`loader`], [`views`], [`kmeans`]. What is common to them
-//! is how arrays cross the border ([`array`]), how errors do ([`failure`]), and how long work is done
-//! while Python looks out for Ctrl-C ([`patience`]).
+//! Each file wraps one thing: `dataset`, `loader`, `views`, `kmeans`. What is common to them
+//! is how arrays cross the border (`array`), how errors do (`failure`), and how long work is done
+//! while Python looks out for Ctrl-C (`patience`).
 
 mod array;
 mod dataset;
