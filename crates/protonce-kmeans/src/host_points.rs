@@ -25,6 +25,11 @@ pub struct HostPoints<'a> {
 /// Values beyond this have squares that add up to infinity.
 const LARGEST: f32 = 1e15;
 
+/// The place of the first value that cannot be clustered.
+pub fn first_not_finite(values: &[f32]) -> Option<usize> {
+    values.iter().position(|value| value.is_nan() || value.abs() > LARGEST)
+}
+
 impl<'a> HostPoints<'a> {
     /// Points of `dim` values each, one after the other; a memory-mapped file is as good. Borrowed ones
     /// are copied only where `metric` is spherical and they do not have length 1 yet.
@@ -41,8 +46,7 @@ impl<'a> HostPoints<'a> {
         if dim == 0 || !values.len().is_multiple_of(dim) {
             return Err(KMeansError::Shape { values: values.len(), dim });
         }
-        let broken = values.iter().position(|value| value.is_nan() || value.abs() > LARGEST);
-        if let Some(place) = broken {
+        if let Some(place) = first_not_finite(&values) {
             return Err(KMeansError::NotFinite { point: place / dim });
         }
         if metric == Metric::Spherical {

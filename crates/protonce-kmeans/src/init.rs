@@ -63,7 +63,7 @@ fn plus_plus(
     const PART: usize = 4096;
     let mut squared = vec![f32::INFINITY; rows.count()];
     let mut chosen = vec![draw(weights.iter().copied(), random).unwrap_or(0)];
-    while chosen.len() < clusters {
+    while chosen.len() < clusters && !threads.stopped() {
         let last = rows.row(chosen[chosen.len() - 1]);
         let pieces = squared.chunks_mut(PART).enumerate();
         threads.share(pieces, |(part, squared)| {

@@ -6,11 +6,11 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::KMeansError;
 use crate::collective::{Collective, SingleProcess};
-use crate::distance::squared_distance;
-use crate::host_points::HostPoints;
+use crate::distance::{normalise, squared_distance};
+use crate::host_points::{HostPoints, first_not_finite};
 use crate::init::{self, Init};
 use crate::lloyd::{Finished, Iteration, Lloyd};
-use crate::points::Points;
+use crate::points::{Metric, Points};
 use crate::threads::Threads;
 
 /// The options of k-means.
@@ -42,6 +42,18 @@ impl Default for KMeans {
             threads: 0,
         }
     }
+}
+
+/// Where a clustering begins.
+#[derive(Debug, Clone, Copy)]
+pub enum Start<'a> {
+    /// At centroids that [`KMeans::init`] draws, [`KMeans::starts`] times.
+    Drawn,
+    /// Once, at the means of clusters that the points were in before: \[points\], −1 where unknown.
+    /// Where they cannot be as many clusters as are asked for, as [`Start::Drawn`].
+    Clusters(&'a [i64]),
+    /// Once, at these centroids: [clusters, dim].
+    Centroids(&'a [f32]),
 }
 
 /// Points grouped around centroids.
@@ -112,44 +124,60 @@ impl KMeans {
         collective: &dyn Collective,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Clustering, KMeansError> {
-        let count = points.count();
-        if clusters < 1 {
-            return Err(KMeansError::NoClusters);
-        }
-        if clusters > count {
-            return Err(KMeansError::TooManyClusters { clusters, points: count });
-        }
-        if let Some(found) = before.map(<[i64]>::len).filter(|&found| found != count) {
-            return Err(KMeansError::Before { found, expected: count });
-        }
-        // Too few known points cannot fill the clusters.
-        let usable = |before: &&[i64]| {
-            let known = before.iter().filter(|&&cluster| cluster >= 0).count();
-            known >= clusters && before.iter().all(|&cluster| cluster < clusters as i64)
-        };
-        let before = before.filter(usable);
+        let start = before.map_or(Start::Drawn, Start::Clusters);
         let threads = Threads::new(self.threads)?;
-        let lloyd = Lloyd { iterations: self.iterations, threads: &threads, collective };
+        self.fit_on(points, clusters, start, collective, &threads, progress)
+    }
+
+    /// The same from any start and on `threads`, by which another thread can stop it;
+    /// [`KMeans::threads`] does not count.
+    ///
+    /// # Errors
+    /// As [`fit_with`](KMeans::fit_with); when centroids to begin with are not `clusters` of finite
+    /// values; and [`KMeansError::Stopped`] when it was stopped.
+    pub fn fit_on<P: Points>(
+        &self,
+        points: &P,
+        clusters: usize,
+        start: Start<'_>,
+        collective: &dyn Collective,
+        threads: &Threads,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Clustering, KMeansError> {
+        check(points, clusters, start)?;
+        let count = points.count();
+        let start = match start {
+            Start::Clusters(before) if !can_be(clusters, before) => Start::Drawn,
+            start => start,
+        };
+        let lloyd = Lloyd { iterations: self.iterations, threads, collective };
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         let sample = self.max_points_per_centroid.max(1).saturating_mul(clusters);
         let drawn = (sample < count).then(|| index::sample(&mut random, count, sample).into_vec());
         let selected = drawn.as_ref().map(|drawn| points.select(drawn));
         let training = selected.as_ref().unwrap_or(points);
-        let starts = if before.is_some() { 1 } else { self.starts.max(1) };
+        let starts = if matches!(start, Start::Drawn) { self.starts.max(1) } else { 1 };
         let mut best: Option<Finished> = None;
-        for start in 0..starts {
+        for number in 0..starts {
             let mut told =
-                |done| progress(start * self.iterations + done, starts * self.iterations);
-            let centroids = match before {
-                Some(before) => lloyd.means_of(points, clusters, before, &mut random),
-                None => {
+                |done| progress(number * self.iterations + done, starts * self.iterations);
+            let centroids = match start {
+                Start::Centroids(centroids) => first_centroids(points, centroids),
+                Start::Clusters(before) => lloyd.means_of(points, clusters, before, &mut random),
+                Start::Drawn => {
                     let mut first =
-                        init::centroids(self.init, training, clusters, &mut random, &threads);
+                        init::centroids(self.init, training, clusters, &mut random, threads);
+                    if threads.stopped() {
+                        return Err(KMeansError::Stopped);
+                    }
                     collective.broadcast(&mut first);
                     first
                 }
             };
             let finished = lloyd.run(training, centroids, &mut random, &mut told);
+            if threads.stopped() {
+                return Err(KMeansError::Stopped);
+            }
             if best.as_ref().is_none_or(|best| finished.objective() < best.objective()) {
                 best = Some(finished);
             }
@@ -158,9 +186,12 @@ impl KMeans {
             return Err(KMeansError::NoClusters);
         };
         let assignment = match drawn {
-            Some(_) => points.assign_once(&centroids, &threads),
+            Some(_) => points.assign_once(&centroids, threads),
             None => assignment,
         };
+        if threads.stopped() {
+            return Err(KMeansError::Stopped);
+        }
         Ok(Clustering {
             centroids,
             dim: points.dim(),
@@ -194,12 +225,13 @@ impl KMeans {
             let (found, expected) = (finer.assignment.len(), points.count());
             return Err(KMeansError::Before { found, expected });
         }
+        let threads = Threads::new(self.threads)?;
         let centroids = HostPoints::new(&finer.centroids[..], dim, metric)?;
         // Every process has all centroids and groups them in the same way.
-        let parents = self.fit_with(&centroids, clusters, None, &SingleProcess, progress)?;
+        let alone = &SingleProcess;
+        let parents = self.fit_on(&centroids, clusters, Start::Drawn, alone, &threads, progress)?;
         let assignment: Vec<i64> =
             finer.assignment.iter().map(|&cluster| parents.assignment[cluster as usize]).collect();
-        let threads = Threads::new(self.threads)?;
         let lloyd = Lloyd { iterations: self.iterations, threads: &threads, collective };
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         let centroids = lloyd.means_of(points, clusters, &assignment, &mut random);
@@ -221,10 +253,50 @@ impl KMeans {
     }
 }
 
+/// Whether `points` can be clustered around so many `clusters` from `start`.
+fn check<P: Points>(points: &P, clusters: usize, start: Start<'_>) -> Result<(), KMeansError> {
+    let (count, dim) = (points.count(), points.dim());
+    if clusters < 1 {
+        return Err(KMeansError::NoClusters);
+    }
+    if clusters > count {
+        return Err(KMeansError::TooManyClusters { clusters, points: count });
+    }
+    match start {
+        Start::Clusters(before) if before.len() != count => {
+            Err(KMeansError::Before { found: before.len(), expected: count })
+        }
+        Start::Centroids(centroids) if centroids.len() != clusters * dim => {
+            Err(KMeansError::Centroids { found: centroids.len(), clusters, dim })
+        }
+        Start::Centroids(centroids) => match first_not_finite(centroids) {
+            Some(place) => Err(KMeansError::CentroidNotFinite { centroid: place / dim }),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// Whether the clusters that points were in `before` can be so many `clusters`: too few known points
+/// cannot fill them.
+fn can_be(clusters: usize, before: &[i64]) -> bool {
+    let known = before.iter().filter(|&&cluster| cluster >= 0).count();
+    known >= clusters && before.iter().all(|&cluster| cluster < clusters as i64)
+}
+
+/// Given `centroids`, of length 1 where the metric of `points` asks for that.
+fn first_centroids<P: Points>(points: &P, centroids: &[f32]) -> Vec<f32> {
+    let mut centroids = centroids.to_vec();
+    if points.metric() == Metric::Spherical {
+        centroids.chunks_mut(points.dim()).for_each(normalise);
+    }
+    centroids
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{HostPoints, Metric};
+    use crate::HostPoints;
     use rand::RngExt;
 
     fn fit(options: KMeans, rows: &[f32], dim: usize, clusters: usize) -> Clustering {
@@ -317,6 +389,64 @@ mod tests {
                 assert!((centroid[0] - mean[0]).abs() + (centroid[1] - mean[1]).abs() < 1e-4);
             }
             assert!(merge(0).is_err() && merge(9).is_err());
+    }
+
+    #[test]
+    fn given_centroids_are_where_it_begins() {
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        for (dim, clusters, metric) in
+            [(8, 20, Metric::Euclidean), (3, 2, Metric::Euclidean), (5, 7, Metric::Spherical)]
+        {
+            let rows: Vec<f32> = (0..400 * dim).map(|_| random.random_range(-1.0..1.0)).collect();
+            let points = HostPoints::new(&rows[..], dim, metric).unwrap();
+            let threads = Threads::new(2).unwrap();
+            let from = |options: KMeans, start| {
+                let ignore = &mut |_, _| ();
+                options.fit_on(&points, clusters, start, &SingleProcess, &threads, ignore).unwrap()
+            };
+            let whole = from(KMeans { starts: 1, ..KMeans::default() }, Start::Drawn);
+            // In two parts, the second of which begins where the first has ended.
+            let first =
+                from(KMeans { starts: 1, iterations: 1, ..KMeans::default() }, Start::Drawn);
+            assert!(first.centroids != whole.centroids, "it has ended within one iteration");
+            let rest = KMeans { iterations: 19, ..KMeans::default() };
+            let second = from(rest, Start::Centroids(&first.centroids));
+            assert!(second.centroids == whole.centroids && second.assignment == whole.assignment);
+            // Nothing moves what has come to rest.
+            let settled =
+                from(KMeans { iterations: 300, starts: 1, ..KMeans::default() }, Start::Drawn);
+            let again = from(KMeans::default(), Start::Centroids(&settled.centroids));
+            assert!(again.centroids == settled.centroids && again.history.len() == 2);
+        }
+    }
+
+    #[test]
+    fn a_clustering_that_is_stopped_ends_without_a_result() {
+        let rows: Vec<f32> = (0..2000).map(|value| (value * value % 977) as f32).collect();
+        let points = HostPoints::new(&rows[..], 2, Metric::Euclidean).unwrap();
+        for (init, stop_at) in [(Init::Random, 1), (Init::PlusPlus, 2), (Init::Parallel, 3)] {
+            let threads = Threads::new(2).unwrap();
+            let mut told = 0;
+            let stopping = &mut |done, _| {
+                told = done;
+                if done == stop_at {
+                    threads.stop();
+                }
+            };
+            let options = KMeans { init, iterations: 1000, ..KMeans::default() };
+            let stopped =
+                options.fit_on(&points, 100, Start::Drawn, &SingleProcess, &threads, stopping);
+            assert!(matches!(stopped, Err(KMeansError::Stopped)));
+            assert_eq!(told, stop_at);
+        }
+        for init in [Init::Random, Init::PlusPlus, Init::Parallel] {
+            let threads = Threads::new(2).unwrap();
+            threads.stop();
+            let options = KMeans { init, ..KMeans::default() };
+            let ignore = &mut |_, _| ();
+            let stopped =
+                options.fit_on(&points, 100, Start::Drawn, &SingleProcess, &threads, ignore);
+            assert!(matches!(stopped, Err(KMeansError::Stopped)), "{init:?}");
         }
     }
 
@@ -340,5 +470,17 @@ mod tests {
         let fitted =
             KMeans::default().fit_with(&points, 2, Some(&[0, 1]), &SingleProcess, &mut |_, _| ());
         assert!(fitted.err().unwrap().to_string().contains("2 points"));
+        let threads = Threads::new(1).unwrap();
+        for (centroids, sentence) in [
+            (&[0.0; 3][..], "3 values are no 2 centroids of 2 dimensions"),
+            (&[0.0, 0.0, f32::NAN, 0.0], "centroid 1 to begin with is not finite"),
+            (&[f32::INFINITY, 0.0, 0.0, 0.0], "centroid 0 to begin with is not finite"),
+        ] {
+            let start = Start::Centroids(centroids);
+            let ignore = &mut |_, _| ();
+            let fitted =
+                KMeans::default().fit_on(&points, 2, start, &SingleProcess, &threads, ignore);
+            assert!(fitted.err().unwrap().to_string().contains(sentence));
+        }
     }
 }

@@ -53,7 +53,7 @@ pub use distance::squared_distance;
 pub use error::KMeansError;
 pub use host_points::HostPoints;
 pub use init::Init;
-pub use kmeans::{Clustering, KMeans};
+pub use kmeans::{Clustering, KMeans, Start};
 pub use lloyd::Iteration;
 pub use nearest::Search;
 pub use points::{Metric, Points};

@@ -82,7 +82,8 @@ impl Lloyd<'_> {
             let seconds = watch.elapsed().as_secs_f64();
             watch = Instant::now();
             history.push(Iteration { objective, changed, scored, measured, seconds });
-            if iteration == self.iterations || (iteration > 0 && changed == 0 && !repaired) {
+            let settled = iteration > 0 && changed == 0 && !repaired;
+            if iteration == self.iterations || settled || self.threads.stopped() {
                 break;
             }
             self.sum(points, &assignment.nearest, &mut sums);

@@ -5,13 +5,18 @@
 //! up no more than the piece it is at. What a piece computes never depends on the thread or on how many
 //! there are.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rayon::iter::{ParallelBridge, ParallelIterator};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::KMeansError;
 
 /// A pool of threads, which ends when it is dropped.
-pub struct Threads(ThreadPool);
+pub struct Threads {
+    pool: ThreadPool,
+    stopped: AtomicBool,
+}
 
 impl Threads {
     /// Starts `count` threads; 0: one per core.
@@ -19,7 +24,19 @@ impl Threads {
     /// # Errors
     /// When the system gives no more threads.
     pub fn new(count: usize) -> Result<Threads, KMeansError> {
-        Ok(Threads(ThreadPoolBuilder::new().num_threads(count).build()?))
+        let pool = ThreadPoolBuilder::new().num_threads(count).build()?;
+        Ok(Threads { pool, stopped: AtomicBool::new(false) })
+    }
+
+    /// Has the clustering that runs on these threads end at once, without a result: pieces of work that
+    /// have not begun are passed over. For another thread, whose user has lost patience.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Threads::stop`] was called. What was computed since is worth nothing.
+    pub fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 
     /// Does `work` on every piece of `pieces`, in any order.
@@ -38,6 +55,11 @@ impl Threads {
         scratch: impl Fn() -> S + Send + Sync,
         work: impl Fn(&mut S, P) + Send + Sync,
     ) {
-        self.0.install(|| pieces.par_bridge().for_each_init(scratch, work));
+        let unless_stopped = |scratch: &mut S, piece: P| {
+            if !self.stopped() {
+                work(scratch, piece);
+            }
+        };
+        self.pool.install(|| pieces.par_bridge().for_each_init(scratch, unless_stopped));
     }
 }

@@ -55,6 +55,7 @@ mod event;
 mod event_log;
 mod file;
 mod folder;
+mod order;
 mod paths;
 mod prototypes_file;
 mod recommended;
@@ -69,6 +70,7 @@ pub use event::{Event, Floor, Measures, Observer, Progress, Task};
 pub use event_log::{EventFollower, FollowedEvent, LogChange, read_events};
 pub use file::{replace, write_file};
 pub use folder::RunFolder;
+pub use order::order;
 pub use paths::{
     config_file, embeddings_file, epoch_of, events_file, prototype_files, prototypes_file,
     prototypes_folder, tensorboard_folder,

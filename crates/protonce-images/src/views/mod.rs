@@ -36,7 +36,7 @@ pub use color::{brightness, contrast, flip, grey, hue, saturation, solarise};
 pub use config::{Augmentations, KeyViews, ViewConfig};
 pub use decode::{DecodeError, Decoder, Image, MAX_PIXELS, decode};
 pub use grid::view_grid;
-pub use loader::{Batch, Crops, Loader, LoaderError, LoaderOptions, Unreadable};
+pub use loader::{Batch, Crops, Loader, LoaderError, LoaderOptions, Recycler, Unreadable};
 pub use look::median_side;
 pub use pack::{Encoding, PackOptions, PackReport, pack};
 pub use parameters::{Jitter, JitterStep, ViewParameters};

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use image::{Rgb, RgbImage};
 use protonce_images::data::Dataset;
@@ -66,6 +68,99 @@ fn centre(
 
 fn training(dataset: &Arc<Dataset>, plan: Vec<Vec<usize>>, seed: u64, epoch: u64) -> Vec<Batch> {
     batches(random(dataset, ViewConfig::v2(16), plan, (seed, epoch), 2))
+}
+
+#[test]
+fn the_bits_of_batches_are_those_on_record() {
+    #[derive(serde::Deserialize)]
+    struct Case {
+        preset: String,
+        settings: serde_json::Map<String, serde_json::Value>,
+        seed: u64,
+        epoch: u64,
+        batch_size: usize,
+        /// Of each view of each batch.
+        checksums: Vec<Vec<u32>>,
+    }
+    // The Python package is held to the same record.
+    let text = include_str!("../fixtures/loader_checksums.json");
+    let (_folder, dataset) = pictures(23);
+    for case in serde_json::from_str::<Vec<Case>>(text).unwrap() {
+        let preset = if case.preset == "v1" { ViewConfig::v1(224) } else { ViewConfig::v2(224) };
+        let mut views = serde_json::to_value(preset).unwrap();
+        views.as_object_mut().unwrap().extend(case.settings);
+        let views = serde_json::from_value(views).unwrap();
+        let order: Vec<usize> = (0..23).collect();
+        let plan = protonce_images::batches(&order, case.batch_size);
+        let found: Vec<Vec<u32>> =
+            batches(random(&dataset, views, plan, (case.seed, case.epoch), 2))
+                .into_iter()
+                .map(|batch| {
+                    batch
+                        .views
+                        .iter()
+                        .chain(&batch.local_views)
+                        .map(|view| checksum(view))
+                        .collect()
+                })
+                .collect();
+        assert_eq!(found, case.checksums);
+    }
+}
+
+fn checksum(view: &[f32]) -> u32 {
+    let bytes: Vec<u8> = view.iter().flat_map(|value| value.to_le_bytes()).collect();
+    crc32fast::hash(&bytes)
+}
+
+#[test]
+fn polling_gives_the_batches_that_waiting_gives() {
+    let (_folder, dataset) = pictures(23);
+    for (size, batch, threads) in [(16, 5, 2), (33, 1, 1), (8, 30, 3)] {
+        let views = ViewConfig::v2(size);
+        let loader = || random(&dataset, views.clone(), plan(23, batch), (7, 3), threads);
+        let mut polled = Vec::new();
+        let mut polling = loader();
+        loop {
+            match polling.poll(Duration::from_micros(50)) {
+                Poll::Pending => {}
+                Poll::Ready(Some(batch)) => polled.push(batch.unwrap()),
+                Poll::Ready(None) => break,
+            }
+        }
+        assert!(polled == batches(loader()));
+        assert!(matches!(polling.poll(Duration::ZERO), Poll::Ready(None)));
+    }
+    // Nothing can be ready at once: the threads have only just begun.
+    let views = ViewConfig::v2(1024);
+    let mut loader = random(&dataset, views, plan(23, 23), (7, 3), 1);
+    assert!(matches!(loader.poll(Duration::ZERO), Poll::Pending));
+    assert_eq!(
+        loader.poll(Duration::MAX).map(|batch| batch.unwrap().unwrap().indices.len()),
+        Poll::Ready(23)
+    );
+}
+
+#[test]
+fn memory_can_be_handed_back_while_the_loader_is_elsewhere_and_after_its_end() {
+    let (_folder, dataset) = pictures(23);
+    let views = ViewConfig { local_views: 2, local_size: 8, ..ViewConfig::v2(16) };
+    let loader = || random(&dataset, views.clone(), plan(23, 4), (7, 3), 2);
+    let untouched = batches(loader());
+    let recycling = loader();
+    let recycler = recycling.recycler();
+    let mut used = Vec::new();
+    for (batch, expected) in recycling.zip(&untouched) {
+        let batch = batch.unwrap();
+        assert!(batch == *expected);
+        used.push(batch.views[0].as_ptr());
+        let recycler = recycler.clone();
+        std::thread::spawn(move || recycler.recycle(batch)).join().unwrap();
+    }
+    used.sort_unstable();
+    used.dedup();
+    assert!(used.len() < untouched.len(), "no memory was used a second time");
+    untouched.into_iter().for_each(|batch| recycler.recycle(batch));
 }
 
 #[test]

@@ -11,11 +11,15 @@ const EIGHTHS: [usize; 6] = [1, 2, 3, 4, 6, 8];
 /// Prefixes to choose from.
 pub const LEVELS: usize = EIGHTHS.len();
 
+/// Most dimensions in which a rotation is looked for: that takes time with their third power, and more
+/// than looking at every centroid where there are few points.
+const MOST_DIMENSIONS: usize = 4096;
+
 /// Subtracts a mean and rotates towards principal directions, the largest first.
 pub struct PcaRotation {
     mean: Vec<f32>,
-    /// [dim, dim], a direction in each column.
-    rotation: Vec<f32>,
+    /// [dim, dim], a direction in each column. None: vectors stay as they are.
+    rotation: Option<Vec<f32>>,
     /// Bound on the relative error of a product of rotated vectors, and of a squared length: rounding,
     /// and how far the rotation is from an exact one.
     pub error: f64,
@@ -26,29 +30,20 @@ pub struct PcaRotation {
 }
 
 impl PcaRotation {
-    /// The rotation that suits `rows`.
+    /// The rotation that suits `rows`; none where there are fewer of them than dimensions, or very
+    /// many dimensions.
     pub fn new(rows: Matrix, threads: &Threads) -> PcaRotation {
         let dim = rows.dim;
         let length = dim.next_multiple_of(QUAD);
         let mean = mean(rows);
-        let offsets: Vec<f64> = rows
-            .values
-            .chunks(dim)
-            .flat_map(|row| row.iter().zip(&mean))
-            .map(|(&value, &mean)| f64::from(value) - f64::from(mean))
-            .collect();
-        let directions = principal_directions(&gram(&offsets, dim, threads), dim, threads);
-        let mut rotation = vec![0f32; dim * dim];
-        for (column, direction) in directions.chunks(dim).enumerate() {
-            for (row, &value) in direction.iter().enumerate() {
-                rotation[row * dim + column] = value as f32;
-            }
-        }
+        let worthwhile = dim <= rows.count().min(MOST_DIMENSIONS);
+        let rotation = worthwhile.then(|| principal_rotation(rows, &mean, threads));
         // A sum of d products in any order: relative to the lengths at most (d + 2) u each, times
         // the Frobenius norm √d of the rotation; for both vectors, and twice that for good measure.
         let rounding =
             4.0 * (dim as f64 + 4.0) * (dim as f64).sqrt() * f64::from(f32::EPSILON) / 2.0;
-        let error = rounding + defect(&rotation, dim, threads);
+        let defect = rotation.as_ref().map_or(0.0, |rotation| defect(rotation, dim, threads));
+        let error = rounding + defect;
         let prefixes = EIGHTHS.map(|eighths| (length * eighths).div_ceil(8 * QUAD).max(1) * QUAD);
         PcaRotation { mean, rotation, error, length, prefixes }
     }
@@ -59,12 +54,37 @@ impl PcaRotation {
         for row in rows.values.chunks(rows.dim) {
             offsets.extend(row.iter().zip(&self.mean).map(|(value, mean)| value - mean));
         }
-        let rotation = View::new(&self.rotation, rows.dim);
-        multiply(1.0, View::new(offsets, rows.dim), rotation, 0.0, (&mut *rotated, self.length));
-        for row in rotated.chunks_mut(self.length) {
+        if let Some(rotation) = &self.rotation {
+            let (offsets, rotation) = (View::new(offsets, rows.dim), View::new(rotation, rows.dim));
+            multiply(1.0, offsets, rotation, 0.0, (&mut *rotated, self.length));
+        }
+        for (row, offsets) in rotated.chunks_mut(self.length).zip(offsets.chunks(rows.dim)) {
+            if self.rotation.is_none() {
+                row[..rows.dim].copy_from_slice(offsets);
+            }
             row[rows.dim..].fill(0.0);
         }
     }
+}
+
+/// A direction in each column, the one of most variance of `rows` around their `mean` first:
+/// [dim, dim].
+fn principal_rotation(rows: Matrix, mean: &[f32], threads: &Threads) -> Vec<f32> {
+    let dim = rows.dim;
+    let offsets: Vec<f64> = rows
+        .values
+        .chunks(dim)
+        .flat_map(|row| row.iter().zip(mean))
+        .map(|(&value, &mean)| f64::from(value) - f64::from(mean))
+        .collect();
+    let directions = principal_directions(&gram(&offsets, dim, threads), dim, threads);
+    let mut rotation = vec![0f32; dim * dim];
+    for (column, direction) in directions.chunks(dim).enumerate() {
+        for (row, &value) in direction.iter().enumerate() {
+            rotation[row * dim + column] = value as f32;
+        }
+    }
+    rotation
 }
 
 /// The mean of `rows`.

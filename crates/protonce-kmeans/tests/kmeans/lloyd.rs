@@ -144,6 +144,8 @@ fn the_result_is_that_of_plain_float32_iterations() {
     );
     compare("odd dimension", &clustered(random, 2000, 37, 40, 0.4), 100, 6);
     compare("one cluster", &clustered(random, 500, 20, 5, 0.4), 1, 7);
+    compare("more dimensions than rows", &clustered(random, 300, 1001, 30, 0.4), 40, 8);
+    compare("very many dimensions", &clustered(random, 60, 9000, 5, 0.4), 8, 9);
 }
 
 #[test]

@@ -15,7 +15,6 @@ mod expectation;
 mod loss_sums;
 mod maximization;
 pub mod measure;
-mod order;
 pub mod pace;
 mod run;
 mod setup;

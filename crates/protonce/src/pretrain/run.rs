@@ -7,14 +7,15 @@ use std::time::Instant;
 
 use protonce_images::data::Dataset;
 use protonce_images::views::{Crops, Loader, LoaderOptions, Unreadable};
-use protonce_run::{CheckpointState, Config, Event, Observer, Position, Progress, RunFolder, Task};
+use protonce_run::{
+    CheckpointState, Config, Event, Observer, Position, Progress, RunFolder, Task, order,
+};
 use tch::{Device, Tensor};
 
 use super::batches::Batches;
 use super::error::PretrainError;
 use super::loss_sums::LossSums;
 use super::maximization::Trainer;
-use super::order::order;
 use super::setup::{Setup, Start, check_sizes, choose_conv_plan};
 use super::stored_prototypes::{from_file, to_file};
 use super::validation::Validation;

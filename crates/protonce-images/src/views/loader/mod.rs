@@ -9,13 +9,16 @@ mod batch;
 mod error;
 mod options;
 mod queue;
+mod recycler;
 mod worker;
 
 pub use batch::{Batch, Unreadable};
 pub use error::LoaderError;
 pub use options::{Crops, LoaderOptions};
+pub use recycler::Recycler;
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -77,6 +80,29 @@ impl Loader {
         self.threads.len()
     }
 
+    /// The next batch, if it is ready within `patience`: for a consumer that has something else to
+    /// look after meanwhile. The item is what [`Iterator::next`] gives.
+    pub fn poll(&mut self, patience: Duration) -> Poll<Option<Result<Batch, LoaderError>>> {
+        self.next_before(Instant::now().checked_add(patience))
+    }
+
+    /// The next batch, if it is ready before the `deadline`.
+    fn next_before(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> Poll<Option<Result<Batch, LoaderError>>> {
+        if self.failed {
+            return Poll::Ready(None);
+        }
+        let begin = Instant::now();
+        let batch = self.queue.wait(deadline);
+        if !matches!(batch, Poll::Ready(None)) {
+            self.waited += begin.elapsed();
+        }
+        self.failed = matches!(batch, Poll::Ready(Some(Err(_))));
+        batch
+    }
+
     /// Hands back the memory of a batch's views for use in a later batch.
     ///
     /// Worth it for large views: the system gives memory to a process in pages of a few kilobytes
@@ -84,20 +110,22 @@ impl Loader {
     pub fn recycle(&self, batch: Batch) {
         self.queue.recycle(batch);
     }
+
+    /// The same for a consumer that does not have the loader at hand when it is done with a batch.
+    pub fn recycler(&self) -> Recycler {
+        Recycler::new(&self.queue)
+    }
 }
 
 impl Iterator for Loader {
     type Item = Result<Batch, LoaderError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
+        match self.next_before(None) {
+            Poll::Ready(batch) => batch,
+            // Without a deadline there is always an answer.
+            Poll::Pending => None,
         }
-        let begin = Instant::now();
-        let batch = self.queue.wait()?;
-        self.waited += begin.elapsed();
-        self.failed = batch.is_err();
-        Some(batch)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

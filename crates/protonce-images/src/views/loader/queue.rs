@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use super::assembly::{Assembly, Slot, Spare};
 use super::{Batch, Crops, LoaderError, LoaderOptions, Unreadable};
@@ -88,25 +90,36 @@ impl Queue {
         self.batches.len() - self.lock().taken
     }
 
-    /// Waits for the next batch; none after the last.
-    pub(super) fn wait(&self) -> Option<Result<Batch, LoaderError>> {
+    /// Waits for the next batch, until `deadline` if there is one; none after the last.
+    pub(super) fn wait(
+        &self,
+        deadline: Option<Instant>,
+    ) -> Poll<Option<Result<Batch, LoaderError>>> {
         let mut state = self.lock();
-        let asked = self.batches.get(state.taken)?;
+        let Some(asked) = self.batches.get(state.taken) else { return Poll::Ready(None) };
         let assembly = loop {
             if let Some(error) = state.error.take() {
-                return Some(Err(error));
+                return Poll::Ready(Some(Err(error)));
             }
             if state.open.front().is_some_and(Assembly::is_complete)
                 && let Some(assembly) = state.open.pop_front()
             {
                 break assembly;
             }
-            state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state =
+                match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                    Some(Duration::ZERO) => return Poll::Pending,
+                    Some(left) => {
+                        let woken = self.ready.wait_timeout(state, left);
+                        woken.unwrap_or_else(PoisonError::into_inner).0
+                    }
+                    None => self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
+                };
         };
         state.taken += 1;
         drop(state);
         self.room.notify_all();
-        Some(Ok(assembly.into_batch(asked, &self.crops, &self.config)))
+        Poll::Ready(Some(Ok(assembly.into_batch(asked, &self.crops, &self.config))))
     }
 
     /// Keeps the memory of a batch's views for a later batch.

@@ -4,18 +4,14 @@
 //! order that follows from the seed and the epoch alone, so that a resumed run goes on in the same one.
 
 use protonce_images::random::{Purpose, generator};
-use protonce_run::{Config, Shuffle};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use crate::settings::{Config, Shuffle};
+
 /// All of `images` in an order that follows from the seed and the epoch; `bytes` is the size of all
 /// together, where it is known.
-pub(super) fn order(
-    config: &Config,
-    images: usize,
-    bytes: Option<u64>,
-    epoch: usize,
-) -> Vec<usize> {
+pub fn order(config: &Config, images: usize, bytes: Option<u64>, epoch: usize) -> Vec<usize> {
     let mut random = generator(config.seed, Purpose::Order { epoch: epoch as u64 });
     let mut order: Vec<usize> = (0..images).collect();
     match (config.shuffle, bytes) {
@@ -50,6 +46,23 @@ fn shuffle_locally(order: &mut Vec<usize>, bytes: u64, random: &mut ChaCha8Rng) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn orders_are_those_on_record() {
+        #[derive(serde::Deserialize)]
+        struct Case {
+            seed: u64,
+            epoch: usize,
+            order: Vec<usize>,
+        }
+        // The Python package is held to the same record.
+        let text = include_str!("../tests/fixtures/orders.json");
+        for case in serde_json::from_str::<Vec<Case>>(text).unwrap() {
+            let preset = Config::resolve([Config::preset("v2").unwrap()]).unwrap();
+            let config = Config { seed: case.seed, shuffle: Shuffle::Full, ..preset };
+            assert_eq!(order(&config, case.order.len(), None, case.epoch), case.order);
+        }
+    }
 
     #[test]
     fn an_epoch_has_every_image_once_in_an_order_of_its_own() {

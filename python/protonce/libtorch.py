@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Finds or fetches libtorch and points `.libtorch` at it.
+"""Finds or fetches libtorch; as a program, also points the repository's `.libtorch` at it.
 
-libtorch is the C++ half of PyTorch. The wheel on PyPI carries it, headers included, so an
+Knows nothing of the rest of this package, so that it runs before anything is built. libtorch is the C++ half of PyTorch. The wheel on PyPI carries it, headers included, so an
 ordinary `pip download` is all the set-up there is. One copy per version is kept in the user's
 cache folder and shared by every clone.
 
@@ -20,6 +20,8 @@ import zipfile
 from pathlib import Path
 
 VERSION = "2.11.0"
+# Of a source tree; only the program has a use for it.
+REPOSITORY = Path(__file__).resolve().parents[2]
 # All that libtorch_cpu.so of the CUDA wheel itself needs from NVIDIA.
 CPU_NEEDS = ["nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"]
 # Megabytes of GPU kernels that a machine without a GPU never opens.
@@ -82,8 +84,22 @@ def unpack(wheels: Path, target: Path, variant: str) -> None:
     (target / "torch" / "build-version").write_text(VERSION + "\n")
 
 
+def cache_folder() -> Path:
+    """Where copies are kept: a folder per version and variant."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "protonce"
+
+
+def suitable_variant() -> str:
+    """`cuda` where there is a driver of NVIDIA, else `cpu`."""
+    return "cuda" if has_nvidia_driver() else "cpu"
+
+
+def home_of(cache: Path, variant: str) -> Path:
+    return cache / f"libtorch-{VERSION}-{variant}"
+
+
 def fetch(cache: Path, variant: str) -> Path:
-    home = cache / f"libtorch-{VERSION}-{variant}"
+    home = home_of(cache, variant)
     if home.is_dir():
         return home
     cache.mkdir(parents=True, exist_ok=True)
@@ -117,7 +133,7 @@ def point_at(link: Path, target: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--link", type=Path, default=Path(__file__).parent.parent / ".libtorch")
+    parser.add_argument("--link", type=Path, default=REPOSITORY / ".libtorch")
     parser.add_argument("--variant", choices=["auto", "cpu", "cuda"], default="auto")
     arguments = parser.parse_args()
     for variable in ("LIBTORCH_USE_PYTORCH", "LIBTORCH"):
@@ -126,9 +142,8 @@ def main() -> None:
             return
     variant = arguments.variant
     if variant == "auto":
-        variant = "cuda" if has_nvidia_driver() else "cpu"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "protonce"
-    point_at(arguments.link, fetch(cache, variant) / "torch")
+        variant = suitable_variant()
+    point_at(arguments.link, fetch(cache_folder(), variant) / "torch")
 
 
 if __name__ == "__main__":
