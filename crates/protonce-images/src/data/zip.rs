@@ -51,8 +51,10 @@ fn list_one(
         if !member.is_file() {
             continue;
         }
-        // Old programs for Windows write backslashes between folders.
-        let full_name = normalise(&member.name().replace('\\', "/"));
+        // Most programs write UTF-8, and few say so. Old ones for Windows put backslashes between
+        // folders.
+        let raw = std::str::from_utf8(member.name_raw()).unwrap_or(member.name());
+        let full_name = normalise(&raw.replace('\\', "/"));
         let Some(name) = walk.name_in_part(&full_name) else { continue };
         if !is_image_name(file_name(name)) {
             walk.pass_over(name);

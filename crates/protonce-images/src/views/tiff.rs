@@ -1,13 +1,14 @@
 //! TIFF → 8-bit RGB pixels, to those that Pillow makes of it.
 //!
-//! The `tiff` crate unpacks samples: strips and tiles, compressions, predictors, both byte orders,
+//! The `tiff` crate unpacks samples: strips and tiles, most compressions, predictors, both byte orders,
 //! BigTIFF. What samples mean is said here: grey, RGB, palette, CMYK, YCbCr, L*a*b*, with or without
 //! transparency, of 1 to 64 bits.
 
-use std::borrow::Cow;
-use std::io::Cursor;
+use std::io::{self, Cursor, Read};
 
 use image::metadata::Orientation;
+use lzma_rust2::XzReader;
+use ruzstd::decoding::StreamingDecoder;
 use tiff::TiffError;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::tags::{CompressionMethod, Tag};
@@ -16,8 +17,8 @@ use super::decode::{DecodeError, Image, MAX_ALLOCATION, check_size, over_white};
 
 /// Decodes the first image of a file; also says how it is to be turned.
 pub(super) fn decode(bytes: &[u8], image: &mut Image) -> Result<Orientation, DecodeError> {
-    // The crate refuses some meanings of samples before it unpacks them; "grey" it always unpacks.
-    let (bytes, meaning) = as_grey(bytes).ok_or_else(|| malformed("its directory is damaged"))?;
+    // The crate refuses some meanings of samples before it unpacks them. "Grey" it always unpacks.
+    let (bytes, meaning) = prepared(bytes)?;
     let mut limits = Limits::default();
     limits.decoding_buffer_size = MAX_ALLOCATION as usize;
     limits.intermediate_buffer_size = MAX_ALLOCATION as usize;
@@ -114,38 +115,137 @@ impl Meaning {
     }
 }
 
-/// A copy of a file whose first directory says "grey", and what it said.
-fn as_grey(bytes: &[u8]) -> Option<(Cow<'_, [u8]>, Meaning)> {
-    let little = bytes.starts_with(b"II");
-    let number = |offset: usize, length: usize| -> Option<u64> {
-        let bytes = bytes.get(offset..offset.checked_add(length)?)?;
+/// A copy of a file as the decoder takes it, and what its samples mean: the first directory says
+/// "grey", and strips or tiles whose compression the decoder does not know are unpacked.
+fn prepared(bytes: &[u8]) -> Result<(Vec<u8>, Meaning), DecodeError> {
+    let mut directory =
+        Directory::read(bytes).ok_or_else(|| malformed("its directory is damaged"))?;
+    // A tag that is missing the decoder will miss.
+    let meaning = directory.numbers(262).first().map_or(Meaning::Grey, |&n| Meaning::of(n as u16));
+    directory.set(262, &[1]);
+    let unpack: fn(&[u8]) -> Box<dyn Read + '_> = match directory.numbers(259).first() {
+        Some(34925) => |packed| Box::new(XzReader::new(packed, true)),
+        Some(50000) => |packed| match StreamingDecoder::new(packed) {
+            Ok(decoder) => Box::new(decoder),
+            Err(_) => Box::new(io::empty()),
+        },
+        _ => return Ok((directory.bytes, meaning)),
+    };
+    let (offsets, counts) = if directory.entry(324).is_some() { (324, 325) } else { (273, 279) };
+    let (mut begins, mut lengths) = (Vec::new(), Vec::new());
+    let mut left = MAX_ALLOCATION;
+    for (begin, length) in directory.numbers(offsets).into_iter().zip(directory.numbers(counts)) {
+        let begin = usize::try_from(begin).unwrap_or(usize::MAX);
+        let end = begin.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+        let packed = bytes.get(begin..end).ok_or_else(|| malformed("it is cut short"))?;
+        begins.push(directory.bytes.len() as u64);
+        let unpacked = unpack(packed).take(left).read_to_end(&mut directory.bytes);
+        let unpacked = unpacked.map_err(|error| malformed(&error.to_string()))? as u64;
+        lengths.push(unpacked);
+        left -= unpacked;
+    }
+    directory.set(offsets, &begins);
+    directory.set(counts, &lengths);
+    directory.set(259, &[1]);
+    Ok((directory.bytes, meaning))
+}
+
+/// The first directory of a copy of a file.
+struct Directory {
+    bytes: Vec<u8>,
+    little: bool,
+    /// BigTIFF.
+    big: bool,
+    /// Where its entries begin.
+    begin: usize,
+    entries: usize,
+}
+
+impl Directory {
+    fn read(bytes: &[u8]) -> Option<Directory> {
+        let (little, bytes) = (bytes.starts_with(b"II"), bytes.to_vec());
+        let mut directory = Directory { bytes, little, big: false, begin: 0, entries: 0 };
+        directory.big = directory.number(2, 2)? == 43;
+        let (offset, count) = if directory.big { ((8, 8), 8) } else { ((4, 4), 2) };
+        let begin = usize::try_from(directory.number(offset.0, offset.1)?).ok()?;
+        directory.entries = usize::try_from(directory.number(begin, count)?).ok()?;
+        directory.begin = begin + count;
+        let end = directory.entries.checked_mul(directory.stride())?;
+        (directory.begin.checked_add(end)? <= directory.bytes.len()).then_some(directory)
+    }
+
+    /// Bytes of an entry.
+    fn stride(&self) -> usize {
+        if self.big { 20 } else { 12 }
+    }
+
+    /// Bytes of a position in the file, and of what an entry itself can hold.
+    fn word(&self) -> usize {
+        if self.big { 8 } else { 4 }
+    }
+
+    fn number(&self, offset: usize, length: usize) -> Option<u64> {
+        let bytes = self.bytes.get(offset..offset.checked_add(length)?)?;
         let add = |sum: u64, &byte: &u8| sum << 8 | u64::from(byte);
-        Some(match little {
+        Some(match self.little {
             true => bytes.iter().rev().fold(0, add),
             false => bytes.iter().fold(0, add),
         })
-    };
-    let big = number(2, 2)? == 43;
-    let at = |offset: u64| usize::try_from(offset).ok();
-    let (directory, count_length, entry_length) = match big {
-        true => (at(number(8, 8)?)?, 8, 20),
-        false => (at(number(4, 4)?)?, 2, 12),
-    };
-    for entry in 0..number(directory, count_length)? {
-        let entry = at(entry.checked_mul(entry_length as u64)?)?;
-        let entry = directory.checked_add(count_length)?.checked_add(entry)?;
-        if number(entry, 2)? != 262 {
-            continue;
-        }
-        let value = entry + if big { 12 } else { 8 };
-        let meaning = Meaning::of(number(value, 2)? as u16);
-        let mut grey = bytes.to_vec();
-        let one = if little { 1u16.to_le_bytes() } else { 1u16.to_be_bytes() };
-        grey[value..value + 2].copy_from_slice(&one);
-        return Some((Cow::from(grey), meaning));
     }
-    // The tag may be missing; the decoder then says so.
-    Some((Cow::from(bytes), Meaning::Grey))
+
+    fn write(&mut self, offset: usize, length: usize, number: u64) {
+        let (little, big) = (number.to_le_bytes(), number.to_be_bytes());
+        let number = if self.little { &little[..length] } else { &big[8 - length..] };
+        self.bytes[offset..offset + length].copy_from_slice(number);
+    }
+
+    /// Where the entry of a tag is.
+    fn entry(&self, tag: u64) -> Option<usize> {
+        let entries = (0..self.entries).map(|entry| self.begin + entry * self.stride());
+        entries.into_iter().find(|&entry| self.number(entry, 2) == Some(tag))
+    }
+
+    /// The whole numbers of a tag; none where it is missing or damaged.
+    fn numbers(&self, tag: u64) -> Vec<u64> {
+        let read = || {
+            let entry = self.entry(tag)?;
+            let length = match self.number(entry + 2, 2)? {
+                3 => 2,
+                4 => 4,
+                16 => 8,
+                _ => return None,
+            };
+            let count = usize::try_from(self.number(entry + 4, self.word())?).ok()?;
+            let inside = entry + 4 + self.word();
+            let begin = match count.checked_mul(length)? <= self.word() {
+                true => inside,
+                false => usize::try_from(self.number(inside, self.word())?).ok()?,
+            };
+            let end = begin.checked_add(count * length)?;
+            (end <= self.bytes.len()).then(|| {
+                (begin..end).step_by(length).filter_map(|at| self.number(at, length)).collect()
+            })
+        };
+        read().unwrap_or_default()
+    }
+
+    /// Gives a tag that is there these numbers, behind the end of the file if they are several.
+    fn set(&mut self, tag: u64, numbers: &[u64]) {
+        let Some(entry) = self.entry(tag) else { return };
+        let word = self.word();
+        self.write(entry + 2, 2, if self.big { 16 } else { 4 });
+        self.write(entry + 4, word, numbers.len() as u64);
+        let inside = entry + 4 + word;
+        if let &[number] = numbers {
+            return self.write(inside, word, number);
+        }
+        let begin = self.bytes.len();
+        self.write(inside, word, begin as u64);
+        self.bytes.resize(begin + numbers.len() * word, 0);
+        for (position, &number) in numbers.iter().enumerate() {
+            self.write(begin + position * word, word, number);
+        }
+    }
 }
 
 struct Alpha {
