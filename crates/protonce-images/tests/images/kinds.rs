@@ -92,12 +92,12 @@ fn what_is_found_in_place_of_an_image_is_named() {
         (&b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..], "it is a HEIC image"),
         (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "it is a HEIC image"),
         (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", "it is an AVIF image"),
-        (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2", "it is a video"),
+        (b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2", "it is a video"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "it is a JPEG 2000 image"),
         (b"  <!DOCTYPE html><html><body>403 Forbidden</body></html>", "it is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "git lfs pull"),
         (b"<?xml version=\"1.0\"?><svg/>", "it is SVG"),
-        (b"8BPS\0\1", "it is a Photoshop document"),
+        (b"8BPS\0\x01", "it is a Photoshop document"),
         (b"%PDF-1.7", "it is a PDF document"),
     ] {
         let error = decode(bytes).unwrap_err();
@@ -109,7 +109,10 @@ fn what_is_found_in_place_of_an_image_is_named() {
 #[test]
 fn every_extension_that_people_use_counts_as_an_image() {
     let folder = tempfile::tempdir().unwrap();
-    let common = ["jpg", "JPEG", "jpe", "JFIF", "jif", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "TIFF", "ppm", "pgm", "pbm", "pnm"];
+    let common = [
+        "jpg", "JPEG", "jpe", "JFIF", "jif", "png", "apng", "webp", "bmp", "dib", "gif", "tif",
+        "TIFF", "ppm", "pgm", "pbm", "pnm",
+    ];
     for (number, extension) in common.iter().enumerate() {
         std::fs::write(folder.path().join(format!("{number}.{extension}")), "").unwrap();
     }
