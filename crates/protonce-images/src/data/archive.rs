@@ -3,10 +3,12 @@
 //! Labels are folders, or what `webdataset` writes beside an image: `0001.jpg` with `0001.cls` or with a
 //! `0001.json` that has a label.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::thread::ScopedJoinHandle;
 
 use super::DataError;
 use super::error::some_of;
@@ -23,12 +25,33 @@ pub(super) fn list(
 ) -> Result<(Storage, Listing), DataError> {
     let mut walk = Walk::new(subfolder);
     let mut archives = Vec::with_capacity(shards.len());
-    for (number, shard) in shards.iter().enumerate() {
-        let path = &shard.path;
+    let list_shard = |number: usize| {
+        let Shard { path, prefix } = &shards[number];
         let file = open_regular(path)
             .map_err(|source| DataError::Unreadable { path: path.clone(), source })?;
-        walk.list_one(path, &file, &shard.prefix, number as u32)?;
-        archives.push(Archive::new(path, file, number));
+        let mut walk = Walk::new(subfolder);
+        walk.list_one(path, &file, prefix, number as u32)?;
+        Ok((walk, Archive::new(path, file, number)))
+    };
+    // Waiting for headers takes longer than reading them, so some shards are walked at once.
+    let at_once = crate::threads(0).max(8);
+    for begin in (0..shards.len()).step_by(at_once) {
+        let end = (begin + at_once).min(shards.len());
+        let walks: Vec<_> = std::thread::scope(|scope| {
+            let list_shard = &list_shard;
+            let threads: Vec<_> =
+                (begin..end).map(|number| scope.spawn(move || list_shard(number))).collect();
+            let join = |thread: ScopedJoinHandle<_>| match thread.join() {
+                Ok(walk) => walk,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            threads.into_iter().map(join).collect()
+        });
+        for found in walks {
+            let (found, archive) = found?;
+            walk.absorb(found);
+            archives.push(archive);
+        }
     }
     let listing = walk.finish(shards)?;
     Ok((Storage::Archives(archives), listing))
@@ -66,6 +89,14 @@ impl<'a> Walk<'a> {
         let name = full_name.strip_prefix(&self.part)?;
         self.known_part = true;
         (!is_skipped_path(name)).then_some(name)
+    }
+
+    /// Adds what another walk has found, which comes behind what this one has.
+    fn absorb(&mut self, other: Walk) {
+        self.listing.append(other.listing);
+        self.others.absorb(other.others);
+        self.known_part |= other.known_part;
+        self.folders.extend(other.folders);
     }
 
     /// Notes a member that is no image.
@@ -271,7 +302,7 @@ fn members(
         let mut entry = entry.map_err(broken)?;
         let kind = entry.header().entry_type();
         let raw = entry.path_bytes();
-        let Some(name) = std::str::from_utf8(&raw).ok().map(normalise) else {
+        let Ok(name) = std::str::from_utf8(&raw).map(|name| normalise(name).into_owned()) else {
             let lossy = String::from_utf8_lossy(&raw).into_owned();
             if kind.is_dir() || !is_image_name(file_name(&lossy)) {
                 continue;
@@ -304,8 +335,10 @@ fn members(
         {
             // A hard link names its target from the archive's root, a symbolic one from its folder.
             let target = match name.rsplit_once('/') {
-                Some((folder, _)) if kind.is_symlink() => normalise(&format!("{folder}/{target}")),
-                _ => normalise(target),
+                Some((folder, _)) if kind.is_symlink() => {
+                    normalise(&format!("{folder}/{target}")).into_owned()
+                }
+                _ => normalise(target).into_owned(),
             };
             visit(&name, Member::Link { target }).map_err(broken)?;
         }
@@ -321,7 +354,8 @@ fn pax_sparse(entry: &mut tar::Entry<impl Read>, name: &str) -> io::Result<Optio
     for extension in extensions.flatten() {
         let Some(key) = extension.key_bytes().strip_prefix(b"GNU.sparse.") else { continue };
         if key == b"name" {
-            return Ok(Some(normalise(&String::from_utf8_lossy(extension.value_bytes()))));
+            let name = String::from_utf8_lossy(extension.value_bytes());
+            return Ok(Some(normalise(&name).into_owned()));
         }
         sparse = Some(name.to_owned());
     }
@@ -338,7 +372,7 @@ struct Forward<'a> {
 impl Forward<'_> {
     fn new(mut file: &File) -> io::Result<Forward<'_>> {
         file.rewind()?;
-        Ok(Forward { reader: BufReader::with_capacity(64 << 10, file), position: 0 })
+        Ok(Forward { reader: BufReader::with_capacity(8 << 10, file), position: 0 })
     }
 }
 
@@ -364,7 +398,10 @@ impl Seek for Forward<'_> {
 }
 
 /// `./a//b/../c` → `a/c`: one spelling for a name, however the archive was made.
-pub(super) fn normalise(name: &str) -> String {
+pub(super) fn normalise(name: &str) -> Cow<'_, str> {
+    if !name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Cow::from(name);
+    }
     let mut parts: Vec<&str> = Vec::new();
     for part in name.split('/') {
         match part {
@@ -375,5 +412,5 @@ pub(super) fn normalise(name: &str) -> String {
             part => parts.push(part),
         }
     }
-    parts.join("/")
+    Cow::from(parts.join("/"))
 }

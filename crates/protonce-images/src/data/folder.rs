@@ -181,6 +181,14 @@ impl OtherFiles {
         self.count += 1;
     }
 
+    /// Adds what others have counted.
+    pub fn absorb(&mut self, other: OtherFiles) {
+        if other.count > 0 {
+            self.add(&other.example);
+            self.count += other.count - 1;
+        }
+    }
+
     /// "nothing", or how many and one of them.
     pub fn describe(&self) -> String {
         match self.count {

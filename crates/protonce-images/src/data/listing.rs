@@ -55,6 +55,18 @@ impl Listing {
         self.classes.get(self.labels[index] as usize).map(String::as_str)
     }
 
+    /// Adds the images of another listing.
+    pub fn append(&mut self, other: Listing) {
+        let begin = self.names.len();
+        self.names.push_str(&other.names);
+        self.name_ends.extend(other.name_ends.iter().map(|end| begin + end));
+        let numbers: Vec<u32> = other.classes.iter().map(|class| self.number(class)).collect();
+        let number = |&label: &u32| numbers.get(label as usize).copied().unwrap_or(UNLABELLED);
+        self.labels.extend(other.labels.iter().map(number));
+        self.extents.extend(other.extents);
+        self.remarks.extend(other.remarks);
+    }
+
     /// Gives the images from position `begin` on the label `label`.
     pub fn relabel(&mut self, begin: usize, label: &str) {
         if begin < self.len() {

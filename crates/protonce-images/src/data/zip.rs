@@ -54,7 +54,8 @@ fn list_one(
         // Most programs write UTF-8, and few say so. Old ones for Windows put backslashes between
         // folders.
         let raw = std::str::from_utf8(member.name_raw()).unwrap_or(member.name());
-        let full_name = normalise(&raw.replace('\\', "/"));
+        let full_name = raw.replace('\\', "/");
+        let full_name = normalise(&full_name);
         let Some(name) = walk.name_in_part(&full_name) else { continue };
         if !is_image_name(file_name(name)) {
             walk.pass_over(name);

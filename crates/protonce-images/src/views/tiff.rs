@@ -434,7 +434,7 @@ impl Samples<'_> {
                 // Pillow's division by 255.
                 [cyan, magenta, yellow].map(|ink| {
                     let product = ink * white + 128;
-                    (white - ((product >> 8) + product >> 8).min(white)) as u8
+                    (white - (((product >> 8) + product) >> 8).min(white)) as u8
                 })
             }),
             Meaning::YCbCr => Box::new(move |pixel| ycbcr(three(pixel))),
@@ -487,9 +487,9 @@ fn ycbcr([luma, blue, red]: [u8; 3]) -> [u8; 3] {
     let (luma, blue, red) = (i32::from(luma), i32::from(blue) - 128, i32::from(red) - 128);
     let half = 1 << 15;
     [
-        luma + (91881 * red + half >> 16),
-        luma + (-22554 * blue - 46802 * red + half >> 16),
-        luma + (116130 * blue + half >> 16),
+        luma + ((91881 * red + half) >> 16),
+        luma + ((-22554 * blue - 46802 * red + half) >> 16),
+        luma + ((116130 * blue + half) >> 16),
     ]
     .map(|value| value.clamp(0, 255) as u8)
 }
