@@ -314,6 +314,9 @@ fn members(
             false => pax_sparse(&mut entry, &name).map_err(broken)?,
         };
         if let Some(name) = sparse {
+            if !is_image_name(file_name(&name)) {
+                continue;
+            }
             return Err(DataError::SparseArchive { path: path.to_owned(), name });
         }
         if kind.is_file() || kind.is_contiguous() {

@@ -57,6 +57,10 @@ impl Listing {
 
     /// Adds the images of another listing.
     pub fn append(&mut self, other: Listing) {
+        if self.is_empty() && self.remarks.is_empty() {
+            *self = other;
+            return;
+        }
         let begin = self.names.len();
         self.names.push_str(&other.names);
         self.name_ends.extend(other.name_ends.iter().map(|end| begin + end));
