@@ -1,15 +1,16 @@
 //! JPEG XL → 8-bit RGB pixels.
 
-use jxl_oxide::{EnumColourEncoding, JxlImage, RenderingIntent};
+use jxl_oxide::{AllocTracker, EnumColourEncoding, JxlImage, RenderingIntent};
 
-use super::decode::{DecodeError, Image, check_size, over_white};
+use super::decode::{DecodeError, Image, MAX_ALLOCATION, check_size, over_white};
 
 /// Decodes the first frame, turned as the file asks and with its colours as sRGB.
 pub(super) fn decode(bytes: &[u8], image: &mut Image) -> Result<(), DecodeError> {
     let malformed =
         |reason: &str| DecodeError::Malformed { format: "JPEG XL", reason: reason.to_owned() };
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| malformed(&error.to_string());
-    let mut decoder = JxlImage::builder().read(bytes).map_err(failed)?;
+    let limit = AllocTracker::with_limit(MAX_ALLOCATION as usize);
+    let mut decoder = JxlImage::builder().alloc_tracker(limit).read(bytes).map_err(failed)?;
     check_size(decoder.width().into(), decoder.height().into())?;
     if decoder.pixel_format().has_black() {
         let reason = "CMYK".to_owned();

@@ -121,3 +121,42 @@ fn every_extension_that_people_use_counts_as_an_image() {
     assert!(dataset.remarks().is_empty());
     assert_eq!(IMAGE_EXTENSIONS.len(), common.len() + usize::from(cfg!(feature = "jpeg-xl")));
 }
+
+#[test]
+fn damaged_files_of_these_kinds_are_images_or_errors() {
+    let bytes = fixtures::load("kinds.safetensors");
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut state = 1u64;
+    let mut random = |bound: usize| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize % bound
+    };
+    let (mut images, mut panics) = (0, Vec::new());
+    let mut names: Vec<&str> =
+        tensors.names().into_iter().filter(|name| name.ends_with(" 17x9/file")).collect();
+    names.sort_unstable();
+    for name in names {
+        for _ in 0..40 {
+            let mut bytes = tensors.tensor(name).unwrap().data().to_vec();
+            for _ in 0..1 + random(4) {
+                // Half of the damage to the headers, where it does the most.
+                let reach = if random(2) == 0 { bytes.len().min(64) } else { bytes.len() };
+                let position = random(reach);
+                bytes[position] = random(256) as u8;
+            }
+            if random(4) == 0 {
+                bytes.truncate(random(bytes.len()));
+            }
+            match decode(&bytes) {
+                Ok(image) => {
+                    images += 1;
+                    assert_eq!(image.pixels.len(), image.width * image.height * 3);
+                }
+                Err(error) if error.to_string().contains("panicked") => panics.push(name),
+                Err(_) => {}
+            }
+        }
+    }
+    assert!(images > 500, "the damage left only {images} images: it tests too little");
+    assert!(panics.is_empty(), "{panics:?}");
+}
