@@ -28,6 +28,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Features, both on by default: `jpeg-xl` decodes JPEG XL, `parquet` reads tables with a column of
+//! images.
+//!
 //! [`data`] knows names, labels and bytes and decodes nothing; [`views`] turns bytes into pixels;
 //! [`random`] has a stream of numbers for everything that is drawn at random; [`settings`](mod@settings) is how the
 //! settings of views, and of runs, are defined.

@@ -27,17 +27,28 @@ pub(super) fn list(root: &Path, subfolder: Option<&str>) -> Result<(Storage, Lis
     while let Some((path, name)) = walk.linked.pop() {
         walk.enter(&path, &name)?;
     }
-    let Walk { mut listing, others, skipped, shards, .. } = walk;
-    if listing.is_empty() {
-        if let Some((kind, files)) = shards::of_one_kind(shards) {
-            return shards::list(kind, &base, &files, None);
+    let Walk { mut listing, mut others, skipped, shards, .. } = walk;
+    let set = if listing.is_empty() { shards::of_one_kind(&shards) } else { None };
+    for (kind, path) in &shards {
+        if set.as_ref().is_none_or(|(taken, _)| taken != kind) {
+            others.add(&path.strip_prefix(&base).unwrap_or(path).to_string_lossy());
         }
-        let place = base.display().to_string();
-        return Err(DataError::NoImages { place, found: others.describe() });
     }
-    listing.remarks = skipped;
+    let storage = match set {
+        Some((kind, files)) => {
+            let (storage, found) = shards::list(kind, &base, &files, None)?;
+            listing = found;
+            storage
+        }
+        None if listing.is_empty() => {
+            let place = base.display().to_string();
+            return Err(DataError::NoImages { place, found: others.describe() });
+        }
+        None => Storage::Files { base },
+    };
+    listing.remarks.extend(skipped);
     listing.remarks.extend(others.remark());
-    Ok((Storage::Files { base }, listing))
+    Ok((storage, listing))
 }
 
 /// The folder `subfolder` of `root`; one that climbs out of `root` is as unknown as a missing one.
@@ -149,12 +160,11 @@ impl Walk {
                 linked.push((child_path, child_name));
             } else if is_file && is_image_name(&file_name) {
                 self.listing.push(&child_name, first_folder(&child_name), None);
+            } else if is_file && let Some(kind) = ShardKind::of_name(&file_name) {
+                self.shards.push((kind, child_path));
             } else {
                 // Pipes, sockets and devices too, whatever their names.
                 self.others.add(&child_name);
-                if is_file && let Some(kind) = ShardKind::of_name(&file_name) {
-                    self.shards.push((kind, child_path));
-                }
             }
         }
         Ok(())

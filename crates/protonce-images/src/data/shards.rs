@@ -82,14 +82,11 @@ fn list_shards(
     }
 }
 
-/// The files of the kind that comes first in [`ShardKind`], in the order of their paths.
-pub(super) fn of_one_kind(
-    mut found: Vec<(ShardKind, PathBuf)>,
-) -> Option<(ShardKind, Vec<PathBuf>)> {
-    found.sort_unstable_by(|a, b| a.1.cmp(&b.1));
+/// The files of one kind: of the first in [`ShardKind`] of which there are any.
+pub(super) fn of_one_kind(found: &[(ShardKind, PathBuf)]) -> Option<(ShardKind, Vec<PathBuf>)> {
     [ShardKind::Tar, ShardKind::Parquet, ShardKind::Zip].into_iter().find_map(|kind| {
-        let files: Vec<PathBuf> =
-            found.iter().filter(|file| file.0 == kind).map(|file| file.1.clone()).collect();
+        let of_kind = found.iter().filter(|file| file.0 == kind);
+        let files: Vec<PathBuf> = of_kind.map(|file| file.1.clone()).collect();
         (!files.is_empty()).then_some((kind, files))
     })
 }

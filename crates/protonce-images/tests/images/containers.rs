@@ -61,6 +61,14 @@ fn several_tars_are_one_set() {
         assert_eq!(set.fingerprint(), sets[0].fingerprint());
         assert!(set.remarks().is_empty(), "{:?}", set.remarks());
     }
+    // What lies beside the shards is named.
+    for (name, remark) in [("README.md", "README.md"), ("other.zip", "other.zip")] {
+        fs::write(folder.path().join(name), "").unwrap();
+        let set = Dataset::open(folder.path().to_str().unwrap()).unwrap();
+        assert_eq!(set.len(), 10);
+        assert!(set.remarks()[0].contains(remark), "{:?}", set.remarks());
+        fs::remove_file(folder.path().join(name)).unwrap();
+    }
     // A shard that is missing among those that are spelled out is named.
     let error = Dataset::open(at("cls-{000..003}.tar").to_str().unwrap()).unwrap_err().to_string();
     assert!(error.contains("cls-003.tar does not exist"), "{error}");
