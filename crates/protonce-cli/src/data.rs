@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::ProgressBar;
-use protonce_images::data::Dataset;
+use protonce_images::data::{DataError, Dataset};
 use protonce_images::views::{
     Broken, DataReport, Encoding, PackOptions, PackReport, Sizes, check, pack, view_grid,
 };
@@ -28,7 +28,8 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct CheckArguments {
-    /// Images: a folder, a .tar, a text list or a packed file, with `#SUBFOLDER` for a part of it.
+    /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
+    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it.
     data: String,
     /// Threads that decode; 0: one per core.
     #[arg(long, default_value_t = 0)]
@@ -40,7 +41,8 @@ pub struct CheckArguments {
 
 #[derive(Args)]
 pub struct PackArguments {
-    /// Images: a folder, a .tar, a text list or a packed file, with `#SUBFOLDER` for a part of it.
+    /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
+    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it.
     data: String,
     /// The packed file.
     #[arg(long, value_name = "FILE")]
@@ -69,7 +71,8 @@ enum EncodingName {
 
 #[derive(Args)]
 pub struct ViewsArguments {
-    /// Images: a folder, a .tar, a text list or a packed file, with `#SUBFOLDER` for a part of it.
+    /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
+    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it.
     data: String,
     /// The picture.
     #[arg(long, value_name = "FILE.png")]
@@ -98,7 +101,22 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
     }
 }
 
+/// Opens images, and tells what was passed over.
+pub fn open(argument: &str) -> Result<Dataset, DataError> {
+    let dataset = Dataset::open(argument)?;
+    tell_remarks(&dataset);
+    Ok(dataset)
+}
+
+/// Tells what was passed over, skipped or left out when images were opened.
+pub fn tell_remarks(dataset: &Dataset) {
+    for remark in dataset.remarks() {
+        eprintln!("warning: {remark}");
+    }
+}
+
 fn run_check(arguments: &CheckArguments) -> anyhow::Result<()> {
+    // Remarks are part of the report.
     let dataset = Dataset::open(&arguments.data)?;
     let bar = ProgressBar::new(dataset.len() as u64);
     let report = check(&dataset, arguments.threads, |done| bar.set_position(done as u64));
@@ -112,7 +130,7 @@ fn run_check(arguments: &CheckArguments) -> anyhow::Result<()> {
 }
 
 fn run_pack(arguments: &PackArguments) -> anyhow::Result<()> {
-    let dataset = Dataset::open(&arguments.data)?;
+    let dataset = open(&arguments.data)?;
     let options = PackOptions {
         max_side: arguments.max_side,
         encoding: match arguments.encoding {
@@ -148,7 +166,7 @@ fn run_pack(arguments: &PackArguments) -> anyhow::Result<()> {
 fn run_views(arguments: &ViewsArguments) -> anyhow::Result<()> {
     let flags = &arguments.settings.0;
     let mut config = Config::resolve([Config::preset(&arguments.preset)?, flags.clone()])?;
-    let dataset = Dataset::open(&arguments.data)?;
+    let dataset = open(&arguments.data)?;
     config.settle(&dataset);
     let ViewsArguments { images, pairs, seed, out, .. } = arguments;
     save_png(out, &view_grid(&dataset, &config.views, *images, *pairs, *seed))?;
@@ -183,6 +201,9 @@ fn show(report: &DataReport) {
                 eprintln!("{} images without a label", report.unlabelled);
             }
         }
+    }
+    for remark in &report.remarks {
+        eprintln!("{remark}");
     }
     list_broken(&report.broken);
 }

@@ -12,6 +12,7 @@ use protonce::weights::Weights;
 use protonce_images::data::Dataset;
 use protonce_report::{Neighbours, Shown, neighbour_grid, save_png};
 
+use crate::data::open;
 use crate::eval::OutputChoice;
 use crate::pictures::rgb;
 
@@ -21,7 +22,8 @@ pub struct Arguments {
     /// A run folder, one of its checkpoints, a safetensors file or a .pth of PyTorch.
     #[arg(long, value_name = "W")]
     weights: PathBuf,
-    /// Images: a folder, a .tar, a text list or a packed file, with `#SUBFOLDER` for a part of it.
+    /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
+    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it.
     #[arg(long)]
     data: String,
     /// The file, of a format that its name says: .npy, .safetensors, .parquet or .csv.
@@ -73,7 +75,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         PrecisionChoice::Auto => Precision::fastest_on(device),
     };
     let encoder = weights.load(precision, device)?;
-    let dataset = Dataset::open(&arguments.data)?;
+    let dataset = open(&arguments.data)?;
     let output = arguments.output.output();
     let options = Embed {
         output,

@@ -92,7 +92,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     if config.data.is_empty() {
         return Err(ConfigError::Invalid(
-            "no DATA was given: expected a folder, a .tar, a list of images or a packed file"
+            "no DATA was given: expected a folder, a .tar, .zip or .parquet, a list of images or a \
+             packed file"
                 .to_owned(),
         )
         .into());
@@ -100,6 +101,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let device = device(&config.device)?;
     use_tensor_threads(config.threads)?;
     let mut dataset = config.chosen(Dataset::open(&config.data)?);
+    dataset.remarks().iter().for_each(|remark| display.warn(remark));
     if !arguments.resume {
         RunFolder::vacant(&arguments.out)?;
         let whole = Arc::new(dataset);

@@ -73,9 +73,37 @@ fn loader(dataset: &Arc<Dataset>, size: usize, plan: Vec<Vec<usize>>) -> Loader 
 
 #[test]
 fn memory_is_bounded() {
+    an_index_takes_little_for_an_image();
     nothing_is_allocated_for_an_image();
     a_million_images_take_no_more_than_a_thousand();
     damaged_images_neither_panic_nor_hang_nor_fill_memory();
+}
+
+/// Names, labels and places together, in shards of tiny images with labels; vectors that grow need
+/// twice the room for a moment.
+fn an_index_takes_little_for_an_image() {
+    const IMAGES: usize = 40_000;
+    let folder = tempfile::tempdir().unwrap();
+    for shard in 0..4 {
+        let file = fs::File::create(folder.path().join(format!("shard-{shard:03}.tar"))).unwrap();
+        let mut tar = tar::Builder::new(std::io::BufWriter::new(file));
+        for number in 0..IMAGES / 4 {
+            for (extension, contents) in [("cls", number % 1000), ("jpg", number)] {
+                let contents = contents.to_string();
+                let mut header = tar::Header::new_ustar();
+                header.set_size(contents.len() as u64);
+                let name = format!("{number:06}.{extension}");
+                tar.append_data(&mut header, name, contents.as_bytes()).unwrap();
+            }
+        }
+        tar.into_inner().unwrap();
+    }
+    let path = folder.path().join("*.tar");
+    let mut dataset = None;
+    let peak = peak_of(|| dataset = Some(open(&path)));
+    let dataset = dataset.unwrap();
+    assert_eq!((dataset.len(), dataset.classes().len()), (IMAGES, 1000));
+    assert!(peak / IMAGES < 300, "{} bytes an image", peak / IMAGES);
 }
 
 fn nothing_is_allocated_for_an_image() {

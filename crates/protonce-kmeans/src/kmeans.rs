@@ -389,6 +389,7 @@ mod tests {
                 assert!((centroid[0] - mean[0]).abs() + (centroid[1] - mean[1]).abs() < 1e-4);
             }
             assert!(merge(0).is_err() && merge(9).is_err());
+        }
     }
 
     #[test]

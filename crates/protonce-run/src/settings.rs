@@ -285,7 +285,8 @@ protonce_images::settings! {
     /// choice, so that older runs can still be read and continued.
     pub struct Config {
         ["Images"]
-        /// Images: a folder, a .tar, a text list (`path<tab>label` per line) or a packed file, with
+        /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
+        /// `data/*.parquet`), a text list (`path<tab>label` per line) or a packed file, with
         /// `#SUBFOLDER` for a part of it. Not needed with --resume.
         data: String = String::new(), shown_as("DATA"), positional(), changeable();
 

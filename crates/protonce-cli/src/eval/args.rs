@@ -12,6 +12,7 @@ use protonce_images::data::{Benchmark, Dataset, Labelled, open_benchmark};
 
 use super::prepared::Prepared;
 use super::split::Split;
+use crate::data::tell_remarks;
 use crate::threads::use_tensor_threads;
 
 /// The encoder, what it runs on, and the labelled images.
@@ -104,11 +105,16 @@ impl EvalArgs {
                 (splits.benchmark, splits.train, splits.test)
             }
             (None, Some(train), Some(test)) => {
-                let open = |argument: &str| Dataset::open(argument).map(Labelled::Single);
+                let open = |argument: &str| Dataset::open_labelled(argument).map(Labelled::Single);
                 (Benchmark::Other, open(train)?, open(test)?)
             }
             _ => bail!("no images: expected --data, or --train and --test"),
         };
+        for part in [&train, &test] {
+            if let Labelled::Single(dataset) = part {
+                tell_remarks(dataset);
+            }
+        }
         Split::new(benchmark, train, test, self.per_class)
     }
 }

@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use super::name::is_image_name;
+use super::name::{has_extension, is_image_name};
+use super::shards::{self, ShardKind};
 use super::{DataError, packed};
 
 /// Where a data set lies.
@@ -18,7 +19,10 @@ pub(super) struct Location {
 /// How a data set is stored.
 pub(super) enum Container {
     Folder,
-    Archive,
+    /// One archive or table.
+    Shard(ShardKind),
+    /// Several as one set: what a pattern stands for.
+    Shards(ShardKind, Vec<PathBuf>),
     List,
     Packed,
 }
@@ -26,22 +30,44 @@ pub(super) enum Container {
 /// Finds the path in an argument and sees what it holds.
 ///
 /// A path may itself contain `#`, so the longest prefix that exists is the path and what follows it
-/// the subfolder.
+/// the subfolder. Only where nothing exists is the argument a pattern.
 pub(super) fn locate(argument: &str) -> Result<Location, DataError> {
-    let hashes = argument.rmatch_indices('#').map(|(position, _)| position);
-    for end in std::iter::once(argument.len()).chain(hashes) {
+    let ends = || {
+        let hashes = argument.rmatch_indices('#').map(|(position, _)| position);
+        std::iter::once(argument.len()).chain(hashes).filter(|&end| end > 0)
+    };
+    let subfolder = |end: usize| {
+        let subfolder = argument[end..].trim_start_matches('#').trim_matches('/');
+        (!subfolder.is_empty()).then(|| subfolder.to_owned())
+    };
+    for end in ends() {
         let path = Path::new(&argument[..end]);
-        if end > 0 && exists(path)? {
-            let subfolder = argument[end..].trim_start_matches('#').trim_matches('/');
-            return Ok(Location {
-                path: path.to_owned(),
-                container: container(path)?,
-                subfolder: (!subfolder.is_empty()).then(|| subfolder.to_owned()),
-            });
+        if exists(path)? {
+            let container = container(path)?;
+            return Ok(Location { path: path.to_owned(), container, subfolder: subfolder(end) });
         }
+    }
+    for end in ends() {
+        let files = shards::expand(&argument[..end])?;
+        let Some(first) = files.first() else { continue };
+        let kind = match container(first)? {
+            Container::Shard(kind) => kind,
+            _ => return Err(not_a_shard(first)),
+        };
+        let path = shards::common_folder(&files);
+        let container = Container::Shards(kind, files);
+        return Ok(Location { path, container, subfolder: subfolder(end) });
     }
     let path = argument.split('#').next().unwrap_or(argument);
     Err(DataError::Missing { path: path.into() })
+}
+
+fn not_a_shard(path: &Path) -> DataError {
+    DataError::WrongKind {
+        path: path.to_owned(),
+        found: "no archive or table, while a pattern stands for several of these",
+        remedy: "pass the folder it lies in, or a pattern such as \"shards/*.tar\"".to_owned(),
+    }
 }
 
 fn exists(path: &Path) -> Result<bool, DataError> {
@@ -57,41 +83,58 @@ fn exists(path: &Path) -> Result<bool, DataError> {
 
 fn container(path: &Path) -> Result<Container, DataError> {
     let unreadable = |source| DataError::Unreadable { path: path.to_owned(), source };
-    if fs::metadata(path).map_err(unreadable)?.is_dir() {
+    let wrong =
+        |found, remedy: String| DataError::WrongKind { path: path.to_owned(), found, remedy };
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if metadata.is_dir() {
         return Ok(Container::Folder);
+    }
+    if !metadata.is_file() {
+        return Err(wrong("a pipe or a device", "write it to a file first".to_owned()));
     }
     let mut head = Vec::new();
     File::open(path).and_then(|file| file.take(512).read_to_end(&mut head)).map_err(unreadable)?;
-    let wrong = |found, remedy| DataError::WrongKind { path: path.to_owned(), found, remedy };
-    if let Some(found) = compression(&head) {
-        return Err(wrong(found, "unpack it first"));
+    if let Some((found, remedy)) = compression(&head, path) {
+        return Err(wrong(found, remedy));
     }
     if head.starts_with(packed::MAGIC) {
         return Ok(Container::Packed);
     }
-    let extension = path.extension().unwrap_or_default();
-    if extension.eq_ignore_ascii_case("tar") || head.get(257..262) == Some(b"ustar") {
-        return Ok(Container::Archive);
-    }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if has_extension(&name, &["tar"]) || head.get(257..262) == Some(b"ustar") {
+        return Ok(Container::Shard(ShardKind::Tar));
+    }
+    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+        return Ok(Container::Shard(ShardKind::Zip));
+    }
+    if head.starts_with(b"PAR1") {
+        return Ok(Container::Shard(ShardKind::Parquet));
+    }
     if is_image_name(&name) {
-        return Err(wrong("a single image", "pass the folder it lies in"));
+        return Err(wrong("a single image", "pass the folder it lies in".to_owned()));
+    }
+    if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
+        return Err(wrong("text in UTF-16", "save the list as UTF-8".to_owned()));
     }
     if head.contains(&0) {
-        return Err(wrong("a binary file", "check that this is the file you meant"));
+        return Err(wrong("a binary file", "check that this is the file you meant".to_owned()));
     }
     Ok(Container::List)
 }
 
-/// The compression formats in which data sets are usually downloaded.
-fn compression(head: &[u8]) -> Option<&'static str> {
-    const SIGNATURES: [(&[u8], &str); 6] = [
-        (b"\x1f\x8b", "a gzip file"),
-        (b"BZh", "a bzip2 file"),
-        (b"\xfd7zXZ\0", "an xz file"),
-        (b"\x28\xb5\x2f\xfd", "a zstd file"),
-        (b"PK\x03\x04", "a zip file"),
-        (b"7z\xbc\xaf\x27\x1c", "a 7z file"),
+/// The compression formats in which data sets are usually downloaded, and the command that unpacks.
+fn compression(head: &[u8], path: &Path) -> Option<(&'static str, String)> {
+    const SIGNATURES: [(&[u8], &str, &str); 5] = [
+        (b"\x1f\x8b", "a gzip file", "gzip -dk"),
+        (b"BZh", "a bzip2 file", "bzip2 -dk"),
+        (b"\xfd7zXZ\0", "an xz file", "xz -dk"),
+        (b"\x28\xb5\x2f\xfd", "a zstd file", "zstd -d"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z file", "7z x"),
     ];
-    SIGNATURES.iter().find(|(magic, _)| head.starts_with(magic)).map(|&(_, name)| name)
+    let (_, found, command) = SIGNATURES.iter().find(|(magic, ..)| head.starts_with(magic))?;
+    let remedy = format!(
+        "unpack it first, with `{command} '{}'`: a .tar itself is read in place",
+        path.display()
+    );
+    Some((found, remedy))
 }

@@ -6,8 +6,9 @@ use std::time::UNIX_EPOCH;
 
 use super::argument::{self, Container, Location};
 use super::fingerprint::Fingerprint;
-use super::storage::{Entry, Extent, Storage};
-use super::{DataError, archive, folder, list, packed};
+use super::listing::{Listing, UNLABELLED};
+use super::storage::Storage;
+use super::{DataError, folder, list, packed, shards};
 use crate::random::{Purpose, generator};
 
 /// An ordered collection of encoded images, some or all of which may carry a label.
@@ -24,49 +25,84 @@ pub struct Dataset {
 struct Index {
     argument: String,
     storage: Arc<Storage>,
-    /// All names end to end; one allocation for a million images instead of a million.
-    names: String,
-    /// Where each name ends in `names`.
-    name_ends: Vec<usize>,
-    /// Index into `classes`, or [`UNLABELLED`].
-    labels: Vec<u32>,
-    classes: Vec<String>,
-    /// Bytes of each image, for the storages that address images by position.
-    extents: Vec<Extent>,
+    /// Sorted by name, unless it is a selection.
+    listing: Listing,
 }
-
-const UNLABELLED: u32 = u32::MAX;
 
 impl Dataset {
     /// Opens `PATH[#SUBFOLDER]`: a folder (nested; every folder is entered once, also through
     /// symbolic links), a `.tar` archive (its headers are walked once, images are then read in
-    /// place), a text list with `path[<tab>label]` a line, or a packed file.
+    /// place), a `.zip`, a `.parquet` with a column of images, a text list with `path[<tab>label]` a
+    /// line, or a packed file.
+    ///
+    /// Several archives or tables are one set: a pattern such as `shard-{000..127}.tar` or
+    /// `data/*.parquet`, or a folder in which nothing else lies.
     ///
     /// In folders and archives an image's label is the first folder under the root; images directly
-    /// in the root have none. `#SUBFOLDER` makes a folder inside the root.
+    /// in the root have none. In tar archives a `.cls` or `.json` of the same name comes before that.
+    /// `#SUBFOLDER` makes a folder inside the root.
     ///
     /// # Errors
     /// When the path or the subfolder does not exist, cannot be read, holds no images, or is
-    /// neither of the four kinds.
+    /// none of these kinds.
     pub fn open(argument: &str) -> Result<Dataset, DataError> {
         let Location { path, container, subfolder } = argument::locate(argument)?;
-        let (storage, entries) = match container {
-            Container::Folder => folder::list(&path, subfolder.as_deref())?,
-            Container::Archive => archive::list(&path, subfolder.as_deref())?,
-            Container::List => list::list(&path, subfolder.as_deref())?,
-            Container::Packed => packed::list(&path, subfolder.as_deref())?,
+        let subfolder = subfolder.as_deref();
+        let (storage, listing) = match container {
+            Container::Folder => folder::list(&path, subfolder)?,
+            Container::Shard(kind) => shards::list_one(kind, &path, subfolder)?,
+            Container::Shards(kind, files) => shards::list(kind, &path, &files, subfolder)?,
+            Container::List => list::list(&path, subfolder)?,
+            Container::Packed => packed::list(&path, subfolder)?,
         };
-        Ok(Dataset::new(argument, storage, entries))
+        Ok(Dataset::new(argument, storage, listing))
     }
 
-    /// The images that `entries` list, in any order.
-    pub(super) fn new(argument: &str, storage: Storage, entries: Vec<Entry>) -> Dataset {
-        Dataset { index: Arc::new(Index::new(argument, storage, entries)) }
+    /// The same where labels are needed: if some images have labels, those without (a picture beside
+    /// the folders of the classes) are left out, which one of [`Dataset::remarks`] says.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub fn open_labelled(argument: &str) -> Result<Dataset, DataError> {
+        let dataset = Dataset::open(argument)?;
+        let labels = &dataset.index.listing.labels;
+        let Some(first) = labels.iter().position(|&label| label == UNLABELLED) else {
+            return Ok(dataset);
+        };
+        let labelled: Vec<usize> =
+            (0..labels.len()).filter(|&index| labels[index] != UNLABELLED).collect();
+        if labelled.is_empty() {
+            return Ok(dataset);
+        }
+        let remark = format!(
+            "{} of {} images have no label and are left out, such as \"{}\"",
+            labels.len() - labelled.len(),
+            labels.len(),
+            dataset.name(first)
+        );
+        let mut selected = dataset.select(&labelled);
+        if let Some(index) = Arc::get_mut(&mut selected.index) {
+            index.listing.remarks.push(remark);
+        }
+        Ok(selected)
+    }
+
+    /// The images of `listing`, in any order.
+    pub(super) fn new(argument: &str, storage: Storage, mut listing: Listing) -> Dataset {
+        listing.sort();
+        let (argument, storage) = (argument.to_owned(), Arc::new(storage));
+        Dataset { index: Arc::new(Index { argument, storage, listing }) }
+    }
+
+    /// What was passed over, skipped or left out when this data set was opened, one sentence each:
+    /// to be shown to whoever opened it.
+    pub fn remarks(&self) -> &[String] {
+        &self.index.listing.remarks
     }
 
     /// Number of images.
     pub fn len(&self) -> usize {
-        self.index.name_ends.len()
+        self.index.listing.len()
     }
 
     /// Whether there are no images; only a [`Dataset::select`]ion can be empty.
@@ -84,8 +120,7 @@ impl Dataset {
     /// # Panics
     /// When `index` is not below [`Dataset::len`].
     pub fn name(&self, index: usize) -> &str {
-        let start = if index == 0 { 0 } else { self.index.name_ends[index - 1] };
-        &self.index.names[start..self.index.name_ends[index]]
+        self.index.listing.name(index)
     }
 
     /// Label of an image: a position in [`Dataset::classes`], or none.
@@ -93,7 +128,7 @@ impl Dataset {
     /// # Panics
     /// When `index` is not below [`Dataset::len`].
     pub fn label(&self, index: usize) -> Option<usize> {
-        match self.index.labels[index] {
+        match self.index.listing.labels[index] {
             UNLABELLED => None,
             label => Some(label as usize),
         }
@@ -101,13 +136,13 @@ impl Dataset {
 
     /// Names of the classes, sorted byte by byte; empty without labels.
     pub fn classes(&self) -> &[String] {
-        &self.index.classes
+        &self.index.listing.classes
     }
 
     /// Labels of all images in order, or none as soon as one image has no label.
     pub fn labels(&self) -> Option<Vec<i64>> {
         let label = |&label: &u32| (label != UNLABELLED).then_some(i64::from(label));
-        self.index.labels.iter().map(label).collect()
+        self.index.listing.labels.iter().map(label).collect()
     }
 
     /// Reads the encoded bytes of an image into `bytes`, replacing what was there.
@@ -119,7 +154,7 @@ impl Dataset {
     /// # Panics
     /// When `index` is not below [`Dataset::len`].
     pub fn read(&self, index: usize, bytes: &mut Vec<u8>) -> Result<(), DataError> {
-        let extent = self.index.extents.get(index).copied();
+        let extent = self.index.listing.extents.get(index).copied();
         self.index.storage.read(self.name(index), extent, bytes)
     }
 
@@ -127,8 +162,11 @@ impl Dataset {
     /// packed files.
     pub fn bytes(&self) -> Option<u64> {
         match &*self.index.storage {
-            Storage::Files { .. } | Storage::Raw(_) => None,
-            Storage::Archive { .. } => Some(self.index.extents.iter().map(|e| e.length).sum()),
+            Storage::Archives(_) => {
+                let extents = &self.index.listing.extents;
+                Some(extents.iter().map(|extent| u64::from(extent.length)).sum())
+            }
+            _ => None,
         }
     }
 
@@ -140,7 +178,7 @@ impl Dataset {
     pub fn lies_within(&self, index: usize) -> bool {
         match &*self.index.storage {
             Storage::Files { base } => lies_within(base, &base.join(self.name(index))),
-            Storage::Archive { .. } | Storage::Raw(_) => true,
+            _ => true,
         }
     }
 
@@ -149,28 +187,9 @@ impl Dataset {
     /// # Panics
     /// When an index is not below [`Dataset::len`].
     pub fn select(&self, indices: &[usize]) -> Dataset {
-        let from = &*self.index;
-        let mut names = String::new();
-        let mut name_ends = Vec::with_capacity(indices.len());
-        for &index in indices {
-            names.push_str(self.name(index));
-            name_ends.push(names.len());
-        }
-        let extents = match &*from.storage {
-            Storage::Files { .. } | Storage::Raw(_) => Vec::new(),
-            Storage::Archive { .. } => indices.iter().map(|&index| from.extents[index]).collect(),
-        };
-        Dataset {
-            index: Arc::new(Index {
-                argument: from.argument.clone(),
-                storage: Arc::clone(&from.storage),
-                names,
-                name_ends,
-                labels: indices.iter().map(|&index| from.labels[index]).collect(),
-                classes: from.classes.clone(),
-                extents,
-            }),
-        }
+        let listing = self.index.listing.select(indices);
+        let (argument, storage) = (self.index.argument.clone(), Arc::clone(&self.index.storage));
+        Dataset { index: Arc::new(Index { argument, storage, listing }) }
     }
 
     /// The first `count` images of each class by name; without labels, the first `count` of all.
@@ -223,12 +242,14 @@ impl Dataset {
                     file(base.join(self.name(index)).metadata().ok());
                 }
             }
-            Storage::Archive { file: archive, .. } => {
-                file(archive.metadata().ok());
-                for extent in &self.index.extents {
+            Storage::Archives(archives) => {
+                archives.iter().for_each(|archive| file(archive.metadata()));
+                for extent in &self.index.listing.extents {
                     digest(&extent.offset.to_le_bytes());
                 }
             }
+            #[cfg(feature = "parquet")]
+            Storage::Tables(tables) => tables.metadata().for_each(&mut file),
             Storage::Raw(raw) => raw.files.iter().for_each(|(raw, _)| file(raw.metadata().ok())),
         }
         for index in 0..self.len() {
@@ -249,37 +270,6 @@ impl Dataset {
             hash.write(class.as_bytes());
         }
         hash.digits()
-    }
-}
-
-impl Index {
-    /// Sorts the entries by name and numbers their labels.
-    fn new(argument: &str, storage: Storage, mut entries: Vec<Entry>) -> Index {
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut classes: Vec<String> =
-            entries.iter().filter_map(|entry| entry.label.as_ref()).cloned().collect();
-        classes.sort_unstable();
-        classes.dedup();
-
-        let mut index = Index {
-            argument: argument.to_owned(),
-            storage: Arc::new(storage),
-            names: String::with_capacity(entries.iter().map(|entry| entry.name.len()).sum()),
-            name_ends: Vec::with_capacity(entries.len()),
-            labels: Vec::with_capacity(entries.len()),
-            classes: Vec::new(),
-            extents: Vec::new(),
-        };
-        for entry in entries {
-            index.names.push_str(&entry.name);
-            index.name_ends.push(index.names.len());
-            let label = entry.label.and_then(|label| classes.binary_search(&label).ok());
-            // More than 2³² − 1 classes would need as many images; their names alone fill memory.
-            index.labels.push(label.map_or(UNLABELLED, |label| label as u32));
-            index.extents.extend(entry.extent);
-        }
-        index.classes = classes;
-        index
     }
 }
 

@@ -11,7 +11,8 @@ use super::IMAGE_EXTENSIONS;
 pub enum DataError {
     /// Nothing at the path.
     #[error(
-        "{} does not exist: expected a folder of images, a .tar, a text list or a packed file; check the path",
+        "{} does not exist: expected a folder of images, a .tar, .zip or .parquet, a text list or a packed file; \
+         check the path",
         path.display()
     )]
     Missing {
@@ -46,8 +47,8 @@ pub enum DataError {
     },
     /// A file that is none of the kinds a data set can be.
     #[error(
-        "{} is {found}: expected a folder of images, an uncompressed .tar or a text list with \
-         one path[<tab>label] a line; {remedy}",
+        "{} is {found}: expected a folder of images, an uncompressed .tar, a .zip, a .parquet or a \
+         text list with one path[<tab>label] a line; {remedy}",
         path.display()
     )]
     WrongKind {
@@ -56,7 +57,7 @@ pub enum DataError {
         /// What it is instead.
         found: &'static str,
         /// What to do.
-        remedy: &'static str,
+        remedy: String,
     },
     /// A folder, an archive or an image that the operating system refuses to read.
     #[error("cannot read {}: {source}; check that it exists and that you may read it", path.display())]
@@ -94,6 +95,62 @@ pub enum DataError {
         /// Bytes it has.
         found: u64,
     },
+    /// A list that names not one file that is there.
+    #[error(
+        "{}: not one of the {lines} files that it names is there, the first being \"{first}\" in {}: \
+         expected one path a line, relative to the list's folder or absolute, and a tab in front of \
+         the label if there is one",
+        path.display(),
+        folder.display()
+    )]
+    NothingListed {
+        /// The list.
+        path: PathBuf,
+        /// The folder that its paths are relative to.
+        folder: PathBuf,
+        /// Lines with a path.
+        lines: usize,
+        /// The first path, as it was understood.
+        first: String,
+    },
+    /// A zip file whose directory makes no sense.
+    #[error(
+        "{} is not a zip file that can be read ({reason}): expected a whole, undamaged one; copy or \
+         download it again",
+        path.display()
+    )]
+    BrokenZip {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An image in a zip file that is encrypted, or compressed in a rare way.
+    #[error(
+        "{} stores \"{name}\" {how}: expected files that are stored or deflated; pack it again with \
+         `zip -r`, or unpack it",
+        path.display()
+    )]
+    UnsupportedZip {
+        /// The file.
+        path: PathBuf,
+        /// First image that cannot be read.
+        name: String,
+        /// How it is stored.
+        how: &'static str,
+    },
+    /// A parquet file that cannot be read, or has no images.
+    #[error(
+        "{} {problem}: expected a column of encoded images, as binary or as a struct with `bytes`, \
+         and at most one label a row",
+        path.display()
+    )]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// A packed file that is damaged, cut short or not finished.
     #[error(
         "{} is no packed file that can be read: {reason}; copy it again, or make it again with \
@@ -106,14 +163,14 @@ pub enum DataError {
         /// What is wrong.
         reason: String,
     },
-    /// An image in a packed file whose bytes are not those that were written.
+    /// An image in a packed or zip file whose bytes are not those that were written.
     #[error(
         "\"{name}\" in {} does not match its checksum: expected the bytes that were packed; copy \
          the file again",
         path.display()
     )]
     CorruptImage {
-        /// The packed file.
+        /// The packed or zip file.
         path: PathBuf,
         /// The image.
         name: String,

@@ -1,12 +1,12 @@
 //! Where images come from.
 //!
-//! Enters: one argument, `PATH[#SUBFOLDER]`: a folder, a `.tar`, a text list or a packed file. Leaves: a
-//! [`Dataset`], which knows every image's name and label and hands out its bytes, still encoded.
+//! Enters: one argument, `PATH[#SUBFOLDER]`: a folder, a `.tar`, `.zip` or `.parquet` or a set of these, a
+//! text list or a packed file. Leaves: a [`Dataset`], which knows every image's name and label and hands out its bytes, still encoded.
 //! Nothing here decodes, so that opening a million images costs an index and no more.
 //!
 //! Images are ordered by name, byte by byte. That makes an index a durable name for an image: the
 //! prototypes of an epoch, the random views and a resumed run all speak of image 17 and mean the
-//! same picture on every machine, whichever of the four ways it is stored.
+//! same picture on every machine, whichever of these ways it is stored.
 
 mod archive;
 mod argument;
@@ -16,10 +16,15 @@ mod error;
 mod fingerprint;
 mod folder;
 mod list;
+mod listing;
 mod name;
 mod packed;
 mod raw;
+mod shards;
 mod storage;
+#[cfg(feature = "parquet")]
+mod table;
+mod zip;
 
 pub use benchmark::{Benchmark, LAYOUTS, Labelled, MultiLabel, Splits, open_benchmark};
 pub use dataset::{Dataset, lies_within};

@@ -19,10 +19,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::archive::read_exact_at;
 use super::error::some_of;
+use super::listing::Listing;
 use super::name::first_folder;
-use super::storage::{Entry, Extent, Storage};
+use super::storage::{Coding, Extent, Storage, read_exact_at};
 use super::{DataError, Dataset};
 use protonce_disk as disk;
 
@@ -36,10 +36,7 @@ const SHARD_BYTES: usize = 64 << 20;
 const SHARD_IMAGES: usize = 1 << 20;
 
 /// Lists the images of the packed file at `path`, or of a `subfolder` in it, which then is the root.
-pub(super) fn list(
-    path: &Path,
-    subfolder: Option<&str>,
-) -> Result<(Storage, Vec<Entry>), DataError> {
+pub(super) fn list(path: &Path, subfolder: Option<&str>) -> Result<(Storage, Listing), DataError> {
     let unreadable = |source| DataError::Unreadable { path: path.to_owned(), source };
     let broken =
         |reason: &str| DataError::BrokenPack { path: path.to_owned(), reason: reason.to_owned() };
@@ -65,26 +62,27 @@ pub(super) fn list(
     if crc32fast::hash(&index) != header.index_checksum {
         return Err(broken("its index does not match its checksum"));
     }
-    let entries = parse_index(&index, header.index_offset)
+    let listing = parse_index(&index, header.index_offset)
         .ok_or_else(|| broken("its index contradicts itself"))?;
+    drop(index);
+    let storage = Storage::archive(path, file);
+    let Some(subfolder) = subfolder else {
+        return Ok((storage, listing));
+    };
 
     // Labels that are folders follow from the part of the file that is asked for.
-    let by_folder = entries.iter().all(|entry| entry.label == first_folder(&entry.name));
-    let Some(subfolder) = subfolder else {
-        return Ok((Storage::Archive { file, path: path.to_owned() }, entries));
-    };
-    let mut folders: Vec<String> =
-        entries.iter().filter_map(|entry| first_folder(&entry.name)).collect();
+    let images = || 0..listing.len();
+    let by_folder = images().all(|image| listing.label(image) == first_folder(listing.name(image)));
     let prefix = format!("{subfolder}/");
-    let part: Vec<Entry> = entries
-        .into_iter()
-        .filter_map(|entry| {
-            let name = entry.name.strip_prefix(&prefix)?.to_owned();
-            let label = if by_folder { first_folder(&name) } else { entry.label };
-            Some(Entry { name, label, ..entry })
-        })
-        .collect();
+    let mut part = Listing::default();
+    for image in images() {
+        let Some(name) = listing.name(image).strip_prefix(&prefix) else { continue };
+        let label = if by_folder { first_folder(name) } else { listing.label(image) };
+        part.push(name, label, Some(listing.extents[image]));
+    }
     if part.is_empty() {
+        let folder = |image| first_folder(listing.name(image)).map(str::to_owned);
+        let mut folders: Vec<String> = images().filter_map(folder).collect();
         folders.dedup();
         return Err(DataError::UnknownSubfolder {
             path: path.to_owned(),
@@ -92,7 +90,7 @@ pub(super) fn list(
             found: some_of(&folders, "folders"),
         });
     }
-    Ok((Storage::Archive { file, path: path.to_owned() }, part))
+    Ok((storage, part))
 }
 
 /// The first bytes of a packed file.
@@ -167,28 +165,33 @@ fn write_text(text: &str, to: &mut Vec<u8>) {
 }
 
 /// Classes, then of each image: name, label, offset, length, checksum.
-fn parse_index(index: &[u8], data_end: u64) -> Option<Vec<Entry>> {
+fn parse_index(index: &[u8], data_end: u64) -> Option<Listing> {
     let mut numbers = Numbers(index);
     let mut classes = Vec::new();
     for _ in 0..numbers.next()? {
         classes.push(numbers.text()?);
     }
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut listing = Listing::default();
+    let mut before = "";
     for _ in 0..numbers.next()? {
-        let name = numbers.text()?.to_owned();
+        let name = numbers.text()?;
         let label = match numbers.next()? {
             u64::MAX => None,
-            label => Some((*classes.get(usize::try_from(label).ok()?)?).to_owned()),
+            label => Some(*classes.get(usize::try_from(label).ok()?)?),
         };
         let (offset, length) = (numbers.next()?, numbers.next()?);
-        let checksum = Some(numbers.next()? as u32);
-        let in_order = entries.last().is_none_or(|before| before.name <= name);
-        if !in_order || offset.checked_add(length)? > data_end {
+        if before > name || offset.checked_add(length)? > data_end {
             return None;
         }
-        entries.push(Entry { name, label, extent: Some(Extent { offset, length, checksum }) });
+        before = name;
+        listing.push(name, label, Some(checked(offset, length, numbers.next()? as u32)));
     }
-    numbers.0.is_empty().then_some(entries)
+    numbers.0.is_empty().then_some(listing)
+}
+
+/// Bytes whose checksum is known.
+fn checked(offset: u64, length: u64, checksum: u32) -> Extent {
+    Extent { checksum, coding: Coding::Checked, ..Extent::plain(offset, length) }
 }
 
 /// Writes a packed file; [`PackWriter::finish`] gives it its name.
@@ -265,7 +268,8 @@ impl PackWriter {
             });
         if known {
             while let Some(extents) = self.read_shard(length)? {
-                self.end = extents.last().map_or(self.end, |last| last.offset + last.length);
+                self.end =
+                    extents.last().map_or(self.end, |last| last.offset + u64::from(last.length));
                 self.extents.extend(extents);
             }
         }
@@ -312,7 +316,7 @@ impl PackWriter {
             if crc32fast::hash(&image) != checksum {
                 return Ok(None);
             }
-            extents.push(Extent { offset, length: size.into(), checksum: Some(checksum) });
+            extents.push(checked(offset, size.into(), checksum));
             offset += u64::from(size);
         }
         Ok(Some(extents))
@@ -353,7 +357,7 @@ impl PackWriter {
             let checksum = crc32fast::hash(image);
             table.extend_from_slice(&length.to_le_bytes());
             table.extend_from_slice(&checksum.to_le_bytes());
-            self.extents.push(Extent { offset, length: length.into(), checksum: Some(checksum) });
+            self.extents.push(checked(offset, length.into(), checksum));
             offset += u64::from(length);
         }
         let mut head = SHARD_MAGIC.to_vec();
@@ -389,8 +393,8 @@ impl PackWriter {
         for (image, extent) in self.extents.iter().enumerate() {
             write_text(dataset.name(image), &mut index);
             let label = dataset.label(image).map_or(u64::MAX, |label| label as u64);
-            let checksum = extent.checksum.unwrap_or_default().into();
-            for number in [label, extent.offset, extent.length, checksum] {
+            let (length, checksum) = (extent.length.into(), extent.checksum.into());
+            for number in [label, extent.offset, length, checksum] {
                 write_number(number, &mut index);
             }
         }

@@ -6,7 +6,8 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use super::{DataError, archive};
+use super::DataError;
+use super::storage::read_exact_at;
 
 /// Files of one length, each holding images of one size.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl RawFiles {
         let offset = (number % self.images) * self.stride + self.skip;
         let plane = self.side * self.side;
         let mut pixels = vec![0; 3 * plane];
-        archive::read_exact_at(file, &mut pixels, offset as u64)
+        read_exact_at(file, &mut pixels, offset as u64)
             .map_err(|source| DataError::Unreadable { path: path.clone(), source })?;
         // Rows of a BMP fill up to whole groups of four bytes.
         let row_bytes = (3 * self.side).next_multiple_of(4);

@@ -28,6 +28,8 @@ pub struct DataReport {
     pub sizes: Option<Sizes>,
     /// Readable images in which every pixel is grey.
     pub grey: usize,
+    /// What was passed over when the data set was opened, one sentence each.
+    pub remarks: Vec<String>,
     /// Images that cannot be decoded, in order.
     pub broken: Vec<Broken>,
 }
@@ -158,6 +160,7 @@ fn summarise(dataset: &Dataset, findings: Vec<(usize, Finding)>) -> DataReport {
         formats: BTreeMap::new(),
         sizes: None,
         grey: 0,
+        remarks: dataset.remarks().to_vec(),
         broken: Vec::new(),
     };
     let (mut widths, mut heights) = (Vec::new(), Vec::new());

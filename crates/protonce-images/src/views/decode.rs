@@ -1,26 +1,33 @@
 //! Encoded bytes → 8-bit RGB pixels.
 //!
 //! Plain JPEGs, which nearly all are, have their own reader ([`super::jpeg`]: twice as fast, and to
-//! the pixels of libjpeg). Other JPEGs go to `zune-jpeg`, other formats through `image`; pixels
-//! that were stored as they are (binary PPM, which packed files use) need no decoder.
+//! the pixels of libjpeg). Other JPEGs go to `zune-jpeg`, TIFF to [`super::tiff`], PNM (which packed
+//! files use) to [`super::pnm`], other formats through `image`.
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-use super::{CropBox, jpeg};
+use super::{CropBox, jpeg, png_text, pnm, tiff};
 
 /// Most pixels an image may have: a file of a few bytes can claim billions.
 pub const MAX_PIXELS: u64 = 1 << 27;
 
 /// Most bytes a decoder other than JPEG's may ask for.
-const MAX_ALLOCATION: u64 = 512 << 20;
+pub(super) const MAX_ALLOCATION: u64 = 512 << 20;
+
+/// The formats that can be read, for errors.
+#[cfg(not(feature = "jpeg-xl"))]
+const READABLE: &str = "JPEG, PNG, WebP, BMP, GIF, TIFF or PNM";
+/// The formats that can be read, for errors.
+#[cfg(feature = "jpeg-xl")]
+const READABLE: &str = "JPEG, PNG, WebP, BMP, GIF, TIFF, PNM or JPEG XL";
 
 /// A decoded image: 8-bit RGB, interleaved, row by row from the top left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,10 +48,24 @@ pub enum DecodeError {
     #[error("the file is empty: expected an image; copy or download it again")]
     Empty,
     /// Not one of the formats that can be read.
-    #[error(
-        "not an image that can be read: expected JPEG, PNG, WebP, BMP, GIF or TIFF; convert it"
-    )]
+    #[error("not an image that can be read: expected {READABLE}; convert it")]
     UnknownFormat,
+    /// One of the formats that cannot be read, or no image at all.
+    #[error("it is {found}: expected {READABLE}; {remedy}")]
+    OtherFormat {
+        /// What the file is.
+        found: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A variant of a format that is not supported. The file may be whole.
+    #[error("this kind of {format} is not supported ({reason}): expected {READABLE}; convert it")]
+    Unsupported {
+        /// Name of the format.
+        format: &'static str,
+        /// What is special about it.
+        reason: String,
+    },
     /// The file ends before the image does.
     #[error("the JPEG is cut short: expected an end-of-image marker; copy or download it again")]
     Truncated,
@@ -56,7 +77,7 @@ pub enum DecodeError {
         /// Claimed height in pixels.
         height: u64,
     },
-    /// Damaged, or a variant of the format that is not supported.
+    /// Damaged.
     #[error("the {format} cannot be decoded ({reason}): expected an undamaged file; save it again")]
     Malformed {
         /// Name of the format.
@@ -67,14 +88,18 @@ pub enum DecodeError {
 }
 
 /// Decodes JPEG (grey, RGB, CMYK and YCCK, baseline and progressive), PNG (also 16-bit and
-/// palette), WebP, BMP, GIF (first frame) or TIFF.
+/// palette), WebP, BMP, GIF (first frame), TIFF (first page; also BigTIFF, palettes, CMYK, YCbCr,
+/// L*a*b*, 16-bit and floating-point), PBM, PGM and PPM, and with the feature `jpeg-xl` JPEG XL.
 ///
-/// The orientation in EXIF metadata is applied. 16-bit channels are rounded to 8. Transparent
-/// pixels are laid over white, the background most images with transparency are made for.
-/// Four-channel JPEGs are read as Adobe writes them, inverted, as Pillow does.
+/// The orientation in EXIF metadata is applied. 16-bit channels are rounded to 8; grey whole numbers
+/// of 32 bits are cut to 0 to 255 as Pillow does, and so are floating-point ones unless all are
+/// within 0 to 1, which then is black to white. Transparent pixels are laid over white, the
+/// background most images with transparency are made for. Four-channel JPEGs are read as Adobe
+/// writes them, inverted, as Pillow does.
 ///
 /// # Errors
-/// When the bytes are empty, of no known format, damaged, cut short or of too many pixels.
+/// When the bytes are empty, of no format or variant that can be read, damaged, cut short or of too
+/// many pixels.
 pub fn decode(bytes: &[u8]) -> Result<Image, DecodeError> {
     let mut image = Image::default();
     Decoder::default().decode(bytes, &mut image)?;
@@ -112,13 +137,8 @@ impl Decoder {
         if bytes.is_empty() {
             return Err(DecodeError::Empty);
         }
-        if bytes.starts_with(PIXELS) {
-            read_pixels(bytes, image)?;
-            part(image.width, image.height);
-            return Ok(());
-        }
-        let format = guess_format(bytes)?;
-        if format == ImageFormat::Jpeg
+        let format = Format::of(bytes)?;
+        if format == Format::Jpeg
             && let Some(header) = self.jpeg.read_header(bytes)
             && header.orientation.is_none_or(|turn| turn == Orientation::NoTransforms)
             && check_size(header.width as u64, header.height as u64).is_ok()
@@ -135,51 +155,25 @@ impl Decoder {
     }
 }
 
-fn decode_with_library(
-    bytes: &[u8],
-    format: ImageFormat,
-    image: &mut Image,
-) -> Result<(), DecodeError> {
+fn decode_with_library(bytes: &[u8], format: Format, image: &mut Image) -> Result<(), DecodeError> {
     // Decoders are other people's code fed with other people's files. A panic in one is a damaged
     // image, not the end of a run of several days.
     let decoded = catch_unwind(AssertUnwindSafe(|| match format {
-        ImageFormat::Jpeg => decode_jpeg(bytes, image),
-        _ => decode_other(bytes, format, image),
+        Format::Jpeg => decode_jpeg(bytes, image),
+        Format::Tiff => {
+            let orientation = tiff::decode(bytes, image)?;
+            orient(image, orientation);
+            Ok(())
+        }
+        Format::Pnm => pnm::decode(bytes, image),
+        #[cfg(feature = "jpeg-xl")]
+        Format::JpegXl => super::jpeg_xl::decode(bytes, image),
+        Format::Png => decode_other(bytes, format, ImageFormat::Png, image),
+        Format::WebP => decode_other(bytes, format, ImageFormat::WebP, image),
+        Format::Bmp => decode_other(bytes, format, ImageFormat::Bmp, image),
+        Format::Gif => decode_other(bytes, format, ImageFormat::Gif, image),
     }));
     decoded.unwrap_or_else(|_| Err(malformed(format, "the decoder panicked")))
-}
-
-/// How pixels that are stored as they are begin: a binary PPM, in the one spelling that
-/// [`write_pixels`] has.
-const PIXELS: &[u8] = b"P6\n";
-
-/// Appends an image as it is: width, height, then its pixels.
-pub(super) fn write_pixels(image: &Image, bytes: &mut Vec<u8>) {
-    bytes.extend_from_slice(PIXELS);
-    bytes.extend_from_slice(format!("{} {}\n255\n", image.width, image.height).as_bytes());
-    bytes.extend_from_slice(&image.pixels);
-}
-
-fn read_pixels(bytes: &[u8], image: &mut Image) -> Result<(), DecodeError> {
-    let malformed =
-        |reason: &str| DecodeError::Malformed { format: "PPM", reason: reason.to_owned() };
-    let mut lines = bytes[PIXELS.len()..].splitn(3, |&byte| byte == b'\n');
-    let (size, depth, pixels) = (lines.next(), lines.next(), lines.next());
-    let size = size.and_then(|size| std::str::from_utf8(size).ok()?.split_once(' '));
-    let number = |text: &str| text.parse::<u32>().ok().map(u64::from);
-    let size = size.and_then(|(width, height)| number(width).zip(number(height)));
-    let (Some((width, height)), Some(b"255"), Some(pixels)) = (size, depth, pixels) else {
-        return Err(malformed("expected a width, a height and 255"));
-    };
-    check_size(width, height)?;
-    if pixels.len() as u64 != width * height * 3 {
-        return Err(malformed("the number of pixels is not width times height"));
-    }
-    image.width = width as usize;
-    image.height = height as usize;
-    image.pixels.clear();
-    image.pixels.extend_from_slice(pixels);
-    Ok(())
 }
 
 /// Name of the format of encoded bytes.
@@ -187,36 +181,117 @@ fn read_pixels(bytes: &[u8], image: &mut Image) -> Result<(), DecodeError> {
 /// # Errors
 /// When it is none that can be read.
 pub(super) fn format_name(bytes: &[u8]) -> Result<&'static str, DecodeError> {
-    match bytes.starts_with(PIXELS) {
-        true => Ok("PPM"),
-        false => guess_format(bytes).map(name),
+    Format::of(bytes).map(Format::name)
+}
+
+/// A format that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Jpeg,
+    Png,
+    WebP,
+    Bmp,
+    Gif,
+    Tiff,
+    Pnm,
+    #[cfg(feature = "jpeg-xl")]
+    JpegXl,
+}
+
+impl Format {
+    /// The format of a file, by its first bytes: names say little.
+    fn of(bytes: &[u8]) -> Result<Format, DecodeError> {
+        if bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+") {
+            return Ok(Format::Tiff);
+        }
+        if pnm::is_pnm(bytes) {
+            return Ok(Format::Pnm);
+        }
+        #[cfg(feature = "jpeg-xl")]
+        if JPEG_XL.iter().any(|magic| bytes.starts_with(magic)) {
+            return Ok(Format::JpegXl);
+        }
+        match image::guess_format(bytes) {
+            Ok(ImageFormat::Jpeg) => Ok(Format::Jpeg),
+            Ok(ImageFormat::Png) => Ok(Format::Png),
+            Ok(ImageFormat::WebP) => Ok(Format::WebP),
+            Ok(ImageFormat::Bmp) => Ok(Format::Bmp),
+            Ok(ImageFormat::Gif) => Ok(Format::Gif),
+            Ok(ImageFormat::Tiff) => Ok(Format::Tiff),
+            _ => Err(other_format(bytes)),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Format::Jpeg => "JPEG",
+            Format::Png => "PNG",
+            Format::WebP => "WebP",
+            Format::Bmp => "BMP",
+            Format::Gif => "GIF",
+            Format::Tiff => "TIFF",
+            Format::Pnm => "PNM",
+            #[cfg(feature = "jpeg-xl")]
+            Format::JpegXl => "JPEG XL",
+        }
     }
 }
 
-fn guess_format(bytes: &[u8]) -> Result<ImageFormat, DecodeError> {
-    match image::guess_format(bytes) {
-        Ok(format) if format.reading_enabled() => Ok(format),
-        _ => Err(DecodeError::UnknownFormat),
+/// How JPEG XL begins, bare and in a container.
+const JPEG_XL: [&[u8]; 2] = [b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"];
+
+/// What else is often found in place of an image.
+fn other_format(bytes: &[u8]) -> DecodeError {
+    let convert = "convert it";
+    let found = |found, remedy| DecodeError::OtherFormat { found, remedy };
+    if JPEG_XL.iter().any(|magic| bytes.starts_with(magic)) {
+        return found("JPEG XL, which this program was built without", convert);
     }
-}
-
-fn name(format: ImageFormat) -> &'static str {
-    match format {
-        ImageFormat::Jpeg => "JPEG",
-        ImageFormat::Png => "PNG",
-        ImageFormat::WebP => "WebP",
-        ImageFormat::Bmp => "BMP",
-        ImageFormat::Gif => "GIF",
-        ImageFormat::Tiff => "TIFF",
-        _ => "image",
+    // The brand of a file in ISO's container for media.
+    match (bytes.get(4..8), bytes.get(8..12)) {
+        (Some(b"ftyp"), Some(b"avif" | b"avis")) => return found("an AVIF image", convert),
+        (
+            Some(b"ftyp"),
+            Some(b"heic" | b"heix" | b"hevc" | b"heim" | b"heis" | b"mif1" | b"msf1"),
+        ) => {
+            return found("a HEIC image", convert);
+        }
+        (Some(b"ftyp"), _) => return found("a video or another ISO media file", "remove it"),
+        (Some(b"jP  "), _) => return found("a JPEG 2000 image", convert),
+        _ => {}
     }
+    const SIGNATURES: [(&[u8], &str, &str); 11] = [
+        (b"\xff\x4f\xff\x51", "a JPEG 2000 image", "convert it"),
+        (b"8BPS", "a Photoshop document", "export it"),
+        (b"\x76\x2f\x31\x01", "an OpenEXR image", "convert it"),
+        (b"#?RADIANCE", "a Radiance HDR image", "convert it"),
+        (b"DDS ", "a DDS texture", "convert it"),
+        (b"qoif", "a QOI image", "convert it"),
+        (b"\0\0\x01\0", "an icon", "convert it"),
+        (b"%PDF", "a PDF document", "export its pictures"),
+        (b"version https://git-lfs", "a pointer of Git LFS", "fetch the file with `git lfs pull`"),
+        (b"PK\x03\x04", "a zip file", "unpack it"),
+        (b"\x1f\x8b", "a gzip file", "unpack it"),
+    ];
+    if let Some(&(_, what, remedy)) = SIGNATURES.iter().find(|(magic, ..)| bytes.starts_with(magic))
+    {
+        return found(what, remedy);
+    }
+    let start = bytes[..bytes.len().min(512)].trim_ascii_start().to_ascii_lowercase();
+    if start.starts_with(b"<svg") || start.starts_with(b"<?xml") {
+        return found("SVG or other XML", "convert it");
+    }
+    if start.starts_with(b"<!doctype html") || start.starts_with(b"<html") {
+        return found("a web page", "download the image again");
+    }
+    DecodeError::UnknownFormat
 }
 
-fn malformed(format: ImageFormat, reason: impl ToString) -> DecodeError {
-    DecodeError::Malformed { format: name(format), reason: reason.to_string() }
+fn malformed(format: Format, reason: impl ToString) -> DecodeError {
+    DecodeError::Malformed { format: format.name(), reason: reason.to_string() }
 }
 
-fn check_size(width: u64, height: u64) -> Result<(), DecodeError> {
+pub(super) fn check_size(width: u64, height: u64) -> Result<(), DecodeError> {
     match width * height {
         0 => Err(DecodeError::Malformed { format: "image", reason: "it has no pixels".to_owned() }),
         1..=MAX_PIXELS => Ok(()),
@@ -230,7 +305,7 @@ fn decode_jpeg(bytes: &[u8], image: &mut Image) -> Result<(), DecodeError> {
     }
     let jpeg = |error: zune_jpeg::errors::DecodeErrors| {
         // The decoder quotes its static messages.
-        malformed(ImageFormat::Jpeg, error.to_string().trim_matches('"'))
+        malformed(Format::Jpeg, error.to_string().trim_matches('"'))
     };
     // Not strict: the strict decoder refuses padding and unknown markers that cameras do write.
     // In return it fills what is missing with grey, hence the check above.
@@ -281,43 +356,61 @@ fn reaches_end_of_image(bytes: &[u8]) -> bool {
     false
 }
 
-fn decode_other(bytes: &[u8], format: ImageFormat, image: &mut Image) -> Result<(), DecodeError> {
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+fn decode_other(
+    bytes: &[u8],
+    format: Format,
+    known_as: ImageFormat,
+    image: &mut Image,
+) -> Result<(), DecodeError> {
+    let failed = |error: ImageError| match error {
+        ImageError::Unsupported(error) => {
+            DecodeError::Unsupported { format: format.name(), reason: error.to_string() }
+        }
+        error => malformed(format, error),
+    };
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), known_as);
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_ALLOCATION);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|error| malformed(format, error))?;
+    let mut decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
     check_size(width.into(), height.into())?;
     // Metadata that cannot be read says nothing about the pixels.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let decoded = DynamicImage::from_decoder(decoder).map_err(|error| malformed(format, error))?;
+    let exif = decoder.exif_metadata().ok().flatten();
+    let orientation = match exif {
+        Some(exif) => Orientation::from_exif_chunk(&exif),
+        None if format == Format::Png => png_text::orientation(bytes),
+        None => None,
+    };
+    let decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
 
     let rgb = match decoded.color().has_alpha() {
-        true => over_white(decoded),
+        true => all_over_white(decoded),
         false => decoded.into_rgb8(),
     };
     image.width = rgb.width() as usize;
     image.height = rgb.height() as usize;
     image.pixels = rgb.into_raw();
-    orient(image, orientation);
+    orient(image, orientation.unwrap_or(Orientation::NoTransforms));
     Ok(())
 }
 
 /// Composites an image with transparency over white.
-fn over_white(image: DynamicImage) -> RgbImage {
+fn all_over_white(image: DynamicImage) -> RgbImage {
     let rgba = image.into_rgba8();
     let mut rgb = RgbImage::new(rgba.width(), rgba.height());
     for (to, from) in rgb.pixels_mut().zip(rgba.pixels()) {
         let [red, green, blue, alpha] = from.0;
-        let alpha = u32::from(alpha);
-        let over = |value: u8| {
-            let sum = u32::from(value) * alpha + 255 * (255 - alpha);
-            ((sum + 127) / 255) as u8
-        };
-        to.0 = [over(red), over(green), over(blue)];
+        to.0 = [red, green, blue].map(|value| over_white(value, alpha));
     }
     rgb
+}
+
+/// A channel of a pixel over white.
+pub(super) fn over_white(value: u8, alpha: u8) -> u8 {
+    let alpha = u32::from(alpha);
+    let sum = u32::from(value) * alpha + 255 * (255 - alpha);
+    ((sum + 127) / 255) as u8
 }
 
 /// Turns and mirrors an image as its metadata asks.

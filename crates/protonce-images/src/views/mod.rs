@@ -20,15 +20,20 @@ mod config;
 mod decode;
 mod grid;
 mod jpeg;
+#[cfg(feature = "jpeg-xl")]
+mod jpeg_xl;
 mod loader;
 mod look;
 mod pack;
 mod parameters;
 mod planes;
+mod png_text;
+mod pnm;
 mod random;
 mod render;
 mod resize;
 mod stats;
+mod tiff;
 
 pub use blur::{BlurScratch, gaussian_blur};
 pub use check::{Broken, ClassCount, DataReport, Sizes, Spread, check};

@@ -10,8 +10,7 @@ use image::{ExtendedColorType, ImageEncoder};
 use serde::Serialize;
 
 use super::check::Broken;
-use super::decode::write_pixels;
-use super::{CropBox, Decoder, Image, Planes, Resizer};
+use super::{CropBox, Decoder, Image, Planes, Resizer, pnm};
 use crate::data::{DataError, Dataset, PackWriter};
 
 /// How images are stored.
@@ -173,7 +172,7 @@ impl Packer {
             }
             (Encoding::Raw, _) => {
                 bytes.clear();
-                write_pixels(&self.image, &mut bytes);
+                pnm::write(&self.image, &mut bytes);
                 (bytes, None)
             }
         }

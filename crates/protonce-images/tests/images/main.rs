@@ -4,9 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod benchmarks;
+mod containers;
 mod datasets;
 mod fixtures;
 mod formats;
+mod kinds;
+mod layouts;
 mod loader;
 mod packed;
 mod pillow;

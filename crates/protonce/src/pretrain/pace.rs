@@ -94,7 +94,7 @@ impl Pace {
         let mut labelled = 0;
         for data in [&config.eval_train, &config.eval_test] {
             if !data.is_empty() {
-                labelled += Dataset::open(data).map_err(TransferError::from)?.len();
+                labelled += Dataset::open_labelled(data).map_err(TransferError::from)?.len();
             }
         }
         Ok(Pace { steps, embedding, clustering, evaluation: labelled as f64 * embedding })

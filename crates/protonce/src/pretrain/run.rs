@@ -89,6 +89,9 @@ impl<'a, 'b> Run<'a, 'b> {
         let Setup { config, dataset, out, start, device, world } = setup;
         check_sizes(config, &dataset)?;
         let validation = Validation::open(config)?;
+        for remark in validation.iter().flat_map(Validation::remarks) {
+            observer(Progress::Warning(remark));
+        }
         let fingerprint = dataset.fingerprint();
         let mut trainer = Trainer::new(config, dataset.len(), device, world);
         let (folder, checkpoint, conv_plan) = match start {

@@ -39,7 +39,7 @@ impl Validation {
         if config.eval_train.is_empty() {
             return Ok(None);
         }
-        let open = |argument: &str| Dataset::open(argument).map_err(TransferError::from);
+        let open = |argument: &str| Dataset::open_labelled(argument).map_err(TransferError::from);
         let train = open(&config.eval_train)?;
         let train = if config.per_class > 0 { train.per_class(config.per_class) } else { train };
         let test = open(&config.eval_test)?;
@@ -54,6 +54,11 @@ impl Validation {
             train: Labelled { dataset: Arc::new(train), labels: train_labels },
             test: Labelled { dataset: Arc::new(test), labels: test_labels },
         }))
+    }
+
+    /// What was left out of the images, one sentence each.
+    pub(super) fn remarks(&self) -> impl Iterator<Item = &String> {
+        [&self.train, &self.test].into_iter().flat_map(|part| part.dataset.remarks())
     }
 
     /// What `encoder` as the run begins with it, an untrained one and trivial features come to.

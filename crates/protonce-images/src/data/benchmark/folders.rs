@@ -10,9 +10,9 @@ pub(super) fn folders(path: &str) -> Result<Splits, DataError> {
         problem: "is no benchmark that is known by its files".to_owned(),
         expected: LAYOUTS,
     };
-    let train = Dataset::open(&format!("{path}#train")).map_err(unknown)?;
-    let test = Dataset::open(&format!("{path}#val"))
-        .or_else(|_| Dataset::open(&format!("{path}#test")))
+    let train = Dataset::open_labelled(&format!("{path}#train")).map_err(unknown)?;
+    let test = Dataset::open_labelled(&format!("{path}#val"))
+        .or_else(|_| Dataset::open_labelled(&format!("{path}#test")))
         .map_err(unknown)?;
     if !test.classes().is_empty() || train.classes().is_empty() {
         let benchmark = by_classes(train.classes());

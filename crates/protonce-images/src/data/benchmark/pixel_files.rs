@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use super::{Benchmark, Labelled, Splits, read_text};
+use crate::data::listing::Listing;
 use crate::data::raw::RawFiles;
-use crate::data::storage::{Entry, Storage};
+use crate::data::storage::Storage;
 use crate::data::{DataError, Dataset};
 
 /// The binary version of CIFAR-10: a label and 32 × 32 pixels per image.
@@ -118,14 +119,13 @@ fn raw_dataset(
     if labels.len() != images {
         return Err(wrong(format!("has {images} images and {} labels", labels.len())));
     }
-    let mut entries = Vec::with_capacity(images);
+    let mut listing = Listing::default();
     for (number, &label) in labels.iter().enumerate() {
         let Some(class) = names.get(usize::from(label)) else {
             return Err(wrong(format!("has the label {label} of {} classes", names.len())));
         };
-        let name = format!("{number:06}");
-        entries.push(Entry { name, label: Some(class.clone()), extent: None });
+        listing.push(&format!("{number:06}"), Some(class), None);
     }
     let argument = root.join(files[0]).display().to_string();
-    Ok(Labelled::Single(Dataset::new(&argument, Storage::Raw(raw), entries)))
+    Ok(Labelled::Single(Dataset::new(&argument, Storage::Raw(raw), listing)))
 }

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::{Benchmark, Labelled, Splits, read_text};
-use crate::data::storage::{Entry, Storage};
+use crate::data::listing::Listing;
+use crate::data::storage::Storage;
 use crate::data::{DataError, Dataset};
 
 /// Places205: lists of `path label`, images in `images256` (or beside the lists).
@@ -22,19 +23,16 @@ pub(super) fn places205(folder: &Path, lists: &Path) -> Result<Splits, DataError
     let split = |set: &str| {
         let list = lists.join(format!("{set}_places205.csv"));
         let text = read_text(&list)?;
-        let entries = text
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .map(|line| {
-                let image = line.split([' ', ',', '\t']).next().unwrap_or(line);
-                // "a/abbey/gsun_0.jpg": the label's number says no more than the folder.
-                let label = image.rsplit_once('/').map(|(folder, _)| folder.to_owned());
-                Entry { name: image.to_owned(), label, extent: None }
-            })
-            .collect();
+        let mut listing = Listing::default();
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let image = line.split([' ', ',', '\t']).next().unwrap_or(line);
+            // "a/abbey/gsun_0.jpg": the label's number says no more than the folder.
+            let label = image.rsplit_once('/').map(|(folder, _)| folder);
+            listing.push(image, label, None);
+        }
         let argument = list.display().to_string();
         let source = Storage::Files { base: base.clone() };
-        Ok(Labelled::Single(Dataset::new(&argument, source, entries)))
+        Ok(Labelled::Single(Dataset::new(&argument, source, listing)))
     };
     Ok(Splits { benchmark: Benchmark::Places205, train: split("train")?, test: split("val")? })
 }

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use super::{Benchmark, LAYOUTS, Labelled, MultiLabel, Splits, read_text};
-use crate::data::storage::{Entry, Storage};
+use crate::data::listing::Listing;
+use crate::data::storage::Storage;
 use crate::data::{DataError, Dataset};
 
 /// `VOC2007`, whose lists `ImageSets/Main/CLASS_SET.txt` give each image 1 (there), 0 (difficult) or
@@ -58,13 +59,13 @@ pub(super) fn voc07(root: &Path) -> Result<Splits, DataError> {
             let class = classes.binary_search(class).unwrap_or(0);
             positive[class][position[image]] = is_there;
         }
-        let entries = names
-            .into_iter()
-            .map(|(name, _)| Entry { name: format!("{name}.jpg"), label: None, extent: None })
-            .collect();
+        let mut listing = Listing::default();
+        for (name, _) in names {
+            listing.push(&format!("{name}.jpg"), None, None);
+        }
         let source = Storage::Files { base: root.join("JPEGImages") };
         let argument = format!("{}#{set}", root.display());
-        let images = Dataset::new(&argument, source, entries);
+        let images = Dataset::new(&argument, source, listing);
         Ok(Labelled::Multiple(MultiLabel { images, classes: classes.clone(), positive }))
     };
     Ok(Splits { benchmark: Benchmark::Voc07, train: split("trainval")?, test: split("test")? })
