@@ -5,6 +5,7 @@ features with labels, and keeps every result in benches/learning.tsv.
     benches/learning.py screen --cifar10 cifar10.tar                      # all settings of the screening, seeds 0 to 2
     benches/learning.py screen --cifar10 cifar10.tar --only small,batch-64 --seeds 0
     benches/learning.py confirm --cifar10 cifar10.tar                     # the small stem, 10 000 images, seeds 0 to 4
+    benches/learning.py confirm-few --cifar10 cifar10.tar                 # 5 000 images for twice as many epochs
     benches/learning.py table screen                                      # what is known, as Markdown, and what the rank tells
 
 `cargo build --release` comes first. A setting and a seed that the table has are not trained again; `--again` does.
@@ -33,17 +34,37 @@ COMMON = "--mean 0.4914,0.4822,0.4465 --std 0.2470,0.2435,0.2616 --log-every 100
 PROTOCOLS = {
     # A sixteenth of the cost of the small stem: settings are told apart, figures are low.
     "screen": {"per_class": 500, "seeds": [0, 1, 2], "common": "--preset small --stem imagenet --epochs 20 --warmup-epochs 2"},
+    # As many images seen, of twice and of once as many.
     "confirm": {"per_class": 1000, "seeds": [0, 1, 2, 3, 4], "common": "--preset small --epochs 20 --warmup-epochs 5"},
+    "confirm-few": {"per_class": 500, "seeds": [0, 1, 2, 3, 4], "common": "--preset small --epochs 40 --warmup-epochs 5"},
 }
 
 SETTINGS = json.loads((ROOT / "benches/learning.json").read_text())
 
 
+def by_name(flags):
+    words = shlex.split(flags)
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
 def flags_of(protocol, setting):
     """The flags of a setting by name; `OTHER + FLAGS` is another setting with flags added or replaced."""
     other, plus, own = SETTINGS[protocol][setting].rpartition(" + ")
-    words = shlex.split(own)
-    return (flags_of(protocol, other) if plus else {}) | dict(zip(words[::2], words[1::2], strict=True))
+    return (flags_of(protocol, other) if plus else {}) | by_name(own)
+
+
+def command_of(protocol, setting, seed):
+    """All flags by name. `--budget @OTHER` is the time that another setting took with this seed, in place of epochs."""
+    own = flags_of(protocol, setting)
+    flags = by_name(f"{COMMON} {PROTOCOLS[protocol]['common']}") | own
+    budget = own.get("--budget", "")
+    if budget.startswith("@"):
+        other = [row for row in read_table() if (row["protocol"], row["setting"], row["seed"]) == (protocol, budget[1:], str(seed))]
+        if not other:
+            sys.exit(f"{setting} takes the time of {budget[1:]}, which has not been trained with seed {seed}")
+        flags["--budget"] = f"{other[-1]['seconds']}s"
+        del flags["--epochs"]
+    return [word for flag in flags.items() for word in flag]
 
 
 def commit():
@@ -90,7 +111,7 @@ def train(options, protocol, setting, seed):
         run = str(pathlib.Path(options.keep, f"{protocol}-{setting}-{seed}") if options.keep else pathlib.Path(folder, "run"))
         per_class = ["--per-class", str(PROTOCOLS[protocol]["per_class"])]
         command = [options.protonce, "pretrain", f"{options.cifar10}#train", "--out", run, "--seed", str(seed), "--quiet", *per_class]
-        command += shlex.split(f"{COMMON} {PROTOCOLS[protocol]['common']} {flags}")
+        command += command_of(protocol, setting, seed)
         start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True)
         seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -234,7 +234,7 @@ fn side(dataset: &Dataset) -> anyhow::Result<usize> {
 
 /// How long to measure for a run that may take `budget`.
 fn measuring(budget: Duration) -> Duration {
-    budget.mul_f64(0.02).clamp(Duration::from_secs(1), Duration::from_secs(20))
+    budget.mul_f64(0.04).clamp(Duration::from_secs(1), Duration::from_secs(20))
 }
 
 impl Plan {

@@ -67,8 +67,7 @@ impl Pace {
             let side = views.image_size;
             let config = Config { views, initial_size: 0, ..config.clone() };
             let mut loader = loader(&config, dataset, device, LONG_ENOUGH)?;
-            // The first steps reserve memory and wait for the first views.
-            let (mut number, mut start) = (0u32, Instant::now());
+            let (mut ends, start) = (vec![Duration::ZERO], Instant::now());
             while let Some(batch) = loader.next() {
                 let batch = batch?;
                 let position = Position { epoch: 0, step: 0, steps: 1 };
@@ -76,15 +75,12 @@ impl Pace {
                     let _ = trainer.step(&batch, &prototypes, position).values();
                 }
                 loader.recycle(batch);
-                number += 1;
-                if number == UNTIMED {
-                    start = Instant::now();
-                } else if number >= UNTIMED + 3 && start.elapsed() > share {
+                ends.push(start.elapsed());
+                if ends.len() > LEAST_STEPS && start.elapsed() > share {
                     break;
                 }
             }
-            let timed = number.saturating_sub(UNTIMED).max(1);
-            steps.push((side, start.elapsed().as_secs_f64() / f64::from(timed)));
+            steps.push((side, settled(&ends)));
         }
         let embedding = embedding(&trainer, config, dataset, device)?;
         let clustering = match config.method {
@@ -180,8 +176,18 @@ impl Pace {
 /// Batches of which time runs out before they do.
 const LONG_ENOUGH: usize = 4096;
 
-/// Steps before time is taken.
-const UNTIMED: u32 = 2;
+/// Steps that are taken at least.
+const LEAST_STEPS: usize = 5;
+
+/// Seconds of a step out of when each has ended, the beginning first: those of the later half. The first
+/// steps reserve memory, wait for the first views and find a processor that has not sped up yet.
+fn settled(ends: &[Duration]) -> f64 {
+    let later = &ends[(ends.len() - 1) / 2..];
+    match later {
+        [first, .., last] => (*last - *first).as_secs_f64() / (later.len() - 1) as f64,
+        _ => 0.0,
+    }
+}
 
 /// Seconds to write a checkpoint, or the prototypes of an E-step, and have them on the disk.
 const WRITING: f64 = 0.1;
@@ -238,6 +244,17 @@ mod tests {
         // A third of the way from 256 to 1024 pixels is 512.
         assert!((pace.step(24) - (1.0 + 3.0 * (576.0 - 256.0) / 768.0)).abs() < 1e-12);
         assert_eq!(Pace { steps: vec![(32, 2.0)], ..PACE }.step(32), 2.0);
+    }
+
+    #[test]
+    fn the_first_steps_say_little_about_the_later_ones() {
+        let ends = |seconds: &[u64]| -> Vec<Duration> {
+            seconds.iter().map(|&seconds| Duration::from_secs(seconds)).collect()
+        };
+        assert_eq!(settled(&ends(&[0, 9, 15, 17, 19])), 2.0);
+        assert_eq!(settled(&ends(&[0, 9, 15, 18, 20, 22])), (22.0 - 15.0) / 3.0);
+        assert_eq!(settled(&ends(&[0, 3])), 3.0);
+        assert_eq!(settled(&ends(&[0])), 0.0);
     }
 
     #[test]
