@@ -146,10 +146,10 @@ fn batch_size(images: usize, seen: Option<usize>) -> usize {
     enough.min(images / 2).max(2)
 }
 
-/// Prototypes from fine to coarse: 25 and 100 images each, and a few dozen at most.
+/// Prototypes from coarse to fine: a few dozen at most, and such of 100 and of 25 images.
 fn clusters(images: usize) -> Vec<usize> {
-    let coarse = (images as f64).sqrt() / 4.0;
-    let mut counts = [images / 25, images / 100, coarse.round() as usize]
+    let coarse = ((images as f64).sqrt() / 4.0).round() as usize;
+    let mut counts = [coarse.min(images / 100), images / 100, images / 25]
         .map(|count| count.max(8).min(images / 2).max(1))
         .to_vec();
     counts.dedup();
@@ -187,7 +187,7 @@ mod tests {
                         assert!((2..=256).contains(&found.batch_size));
                         assert!(found.batch_size <= images && found.queue > 0);
                         let clusters = found.clusters.counts(images);
-                        assert!(clusters.is_sorted_by(|fine, coarse| fine > coarse));
+                        assert!(clusters.is_sorted_by(|coarse, fine| coarse < fine));
                         assert!(clusters.iter().all(|&count| 1 <= count && count <= images as i64));
                     }
                 }
