@@ -47,6 +47,8 @@ function summary() {
     }
   } }, "Copy");
   const code = el("code", {}, run.command);
+  // Images of the finest prototypes are most alike: what the encoder has learned to see shows there first.
+  const finest = (analysis?.granularities.length ?? 0) - 1;
   const size = `${run.image_size}\u00a0px`;
   page.put("summary", null, [
     content.runs.length > 1 ? el("div", { class: "controls" }, segments("Run", content.runs.map((one) => one.name), page.selected, (at) => { page.selected = at; drawRun(); })) : null,
@@ -56,8 +58,8 @@ function summary() {
     run.missing ? el("p", { class: "warning" }, `No pictures and no labels: ${run.missing}.`) : null,
     run.problem ? el("p", { class: "warning" }, `The newest prototypes cannot be shown: ${run.problem}.`) : null,
     el("dl", { class: "figures" }, figuresOf(run)),
-    analysis ? el("div", { class: "strip", "aria-label": "The largest prototypes" }, analysis.granularities[0].prototypes.slice(0, 8).map((prototype) =>
-      prototypeCard(run, 0, prototype, { tiles: 4, open: (id) => openPrototype(0, id) }))) : null,
+    analysis ? el("div", { class: "strip", "aria-label": "The largest of the finest prototypes" }, analysis.granularities[finest].prototypes.slice(0, 8).map((prototype) =>
+      prototypeCard(run, finest, prototype, { tiles: 4, open: (id) => openPrototype(finest, id) }))) : null,
     el("div", { class: "command" }, code, copy),
   ]);
 }
