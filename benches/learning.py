@@ -8,7 +8,7 @@ features with labels, and keeps every result in benches/learning.tsv.
     benches/learning.py confirm-few --cifar10 cifar10.tar                 # 5 000 images for twice as many epochs
     benches/learning.py table screen                                      # what is known, as Markdown, and what the rank tells
 
-`cargo build --release` comes first. A setting and a seed that the table has are not trained again; `--again` does.
+`cargo build --release` comes first: the table names the commit that is checked out. A setting and a seed that the table has are not trained again; `--again` does.
 """
 
 import argparse

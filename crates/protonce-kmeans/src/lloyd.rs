@@ -105,7 +105,10 @@ impl Lloyd<'_> {
         let known: Vec<usize> = (0..before.len()).filter(|&point| before[point] >= 0).collect();
         let nearest: Vec<u32> = known.iter().map(|&point| before[point] as u32).collect();
         let mut sums = Sums::new(clusters, points.dim());
-        self.sum(&points.select(&known), &nearest, &mut sums);
+        match known.len() == before.len() {
+            true => self.sum(points, &nearest, &mut sums),
+            false => self.sum(&points.select(&known), &nearest, &mut sums),
+        }
         let mut centroids = vec![0.0; clusters * points.dim()];
         means(&sums, points.metric(), &mut centroids, random);
         centroids

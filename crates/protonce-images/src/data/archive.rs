@@ -16,7 +16,7 @@ use super::folder::OtherFiles;
 use super::listing::Listing;
 use super::name::{file_name, first_folder, is_image_name, is_skipped_path};
 use super::shards::Shard;
-use super::storage::{Archive, Extent, Storage, open_regular};
+use super::storage::{Archive, Extent, Storage};
 
 /// Lists the images of the archives, or of a `subfolder` in them, which then is the root.
 pub(super) fn list(
@@ -26,9 +26,8 @@ pub(super) fn list(
     let mut walk = Walk::new(subfolder);
     let mut archives = Vec::with_capacity(shards.len());
     let list_shard = |number: usize| {
-        let Shard { path, prefix } = &shards[number];
-        let file = open_regular(path)
-            .map_err(|source| DataError::Unreadable { path: path.clone(), source })?;
+        let shard @ Shard { path, prefix } = &shards[number];
+        let file = shard.open()?;
         let mut walk = Walk::new(subfolder);
         walk.list_one(path, &file, prefix, number as u32)?;
         Ok((walk, Archive::new(path, file, number)))

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use super::name::{has_extension, is_image_name};
+use super::name::is_image_name;
 use super::shards::{self, ShardKind};
 use super::{DataError, packed};
 
@@ -101,14 +101,9 @@ fn container(path: &Path) -> Result<Container, DataError> {
         return Ok(Container::Packed);
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    if has_extension(&name, &["tar"]) || head.get(257..262) == Some(b"ustar") {
-        return Ok(Container::Shard(ShardKind::Tar));
-    }
-    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
-        return Ok(Container::Shard(ShardKind::Zip));
-    }
-    if head.starts_with(b"PAR1") {
-        return Ok(Container::Shard(ShardKind::Parquet));
+    // What it holds counts more than its name, which is what is left of a damaged one.
+    if let Some(kind) = ShardKind::of_head(&head).or_else(|| ShardKind::of_name(&name)) {
+        return Ok(Container::Shard(kind));
     }
     if is_image_name(&name) {
         return Err(wrong("a single image", "pass the folder it lies in".to_owned()));

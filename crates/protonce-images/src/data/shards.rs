@@ -4,11 +4,12 @@
 //! In a set the name of a file stands in front of the names in it, so that names stay different and
 //! neighbours in the order of images lie in one file; labels come from inside the files.
 
+use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use super::listing::Listing;
 use super::name::has_extension;
-use super::storage::Storage;
+use super::storage::{Storage, open_regular};
 use super::{DataError, archive, zip};
 
 /// What a shard is.
@@ -20,6 +21,19 @@ pub(super) enum ShardKind {
 }
 
 impl ShardKind {
+    /// What a file begins with, if that tells: its first 512 bytes.
+    pub fn of_head(head: &[u8]) -> Option<ShardKind> {
+        if head.get(257..262) == Some(b"ustar") {
+            Some(ShardKind::Tar)
+        } else if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+            Some(ShardKind::Zip)
+        } else if head.starts_with(b"PAR1") {
+            Some(ShardKind::Parquet)
+        } else {
+            None
+        }
+    }
+
     /// What a file of this name is, if it is a shard.
     pub fn of_name(file_name: &str) -> Option<ShardKind> {
         [(ShardKind::Tar, "tar"), (ShardKind::Parquet, "parquet"), (ShardKind::Zip, "zip")]
@@ -33,6 +47,13 @@ impl ShardKind {
 pub(super) struct Shard {
     pub path: PathBuf,
     pub prefix: String,
+}
+
+impl Shard {
+    pub fn open(&self) -> Result<File, DataError> {
+        open_regular(&self.path)
+            .map_err(|source| DataError::Unreadable { path: self.path.clone(), source })
+    }
 }
 
 /// Lists the images of one file, or of a `subfolder` in it.

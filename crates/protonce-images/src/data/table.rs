@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use super::error::some_of;
 use super::listing::Listing;
 use super::name::{LABEL_COLUMNS, file_name};
 use super::shards::Shard;
-use super::storage::{Extent, Storage, open_regular, read_exact_at};
+use super::storage::{Extent, Storage, read_exact_at};
 
 /// Lists the images of the files, one a row.
 pub(super) fn list(
@@ -44,7 +44,7 @@ pub(super) fn list(
                 found: some_of(&[], "folders"),
             });
         }
-        let table = Table::open(&shard.path)?;
+        let table = Table::open(shard)?;
         let unreadable = |error: ParquetError| wrong(format!("cannot be read ({error})"));
         let columns = Columns::find(&table.metadata).map_err(wrong)?;
         let labels = table.labels(&columns).map_err(unreadable)?;
@@ -149,9 +149,10 @@ struct Table {
 }
 
 impl Table {
-    fn open(path: &Path) -> Result<Table, DataError> {
-        let unreadable = |source| DataError::Unreadable { path: path.to_owned(), source };
-        let file = open_regular(path).map_err(unreadable)?;
+    fn open(shard: &Shard) -> Result<Table, DataError> {
+        let path = &shard.path;
+        let unreadable = |source| DataError::Unreadable { path: path.clone(), source };
+        let file = shard.open()?;
         let length = file.metadata().map_err(unreadable)?.len();
         let reader = Arc::new(Positioned { file: Arc::new(file), length, starts: None });
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&*reader);

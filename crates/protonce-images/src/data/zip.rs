@@ -12,7 +12,7 @@ use super::archive::{Walk, normalise};
 use super::listing::Listing;
 use super::name::{file_name, is_image_name};
 use super::shards::Shard;
-use super::storage::{Archive, Coding, Extent, Storage, open_regular};
+use super::storage::{Archive, Coding, Extent, Storage};
 
 /// Lists the images of the zip files, or of a `subfolder` in them, which then is the root.
 pub(super) fn list(
@@ -22,11 +22,9 @@ pub(super) fn list(
     let mut walk = Walk::new(subfolder);
     let mut archives = Vec::with_capacity(shards.len());
     for (number, shard) in shards.iter().enumerate() {
-        let path = &shard.path;
-        let file = open_regular(path)
-            .map_err(|source| DataError::Unreadable { path: path.clone(), source })?;
-        list_one(&mut walk, path, &file, &shard.prefix, number as u32)?;
-        archives.push(Archive::new(path, file, number));
+        let file = shard.open()?;
+        list_one(&mut walk, &shard.path, &file, &shard.prefix, number as u32)?;
+        archives.push(Archive::new(&shard.path, file, number));
     }
     let listing = walk.finish(shards)?;
     Ok((Storage::Archives(archives), listing))

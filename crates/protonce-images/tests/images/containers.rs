@@ -273,3 +273,26 @@ fn compressed_tars_are_refused_with_the_command_that_unpacks() {
         assert!(error.contains(command) && error.contains(path.to_str().unwrap()), "{error}");
     }
 }
+
+#[test]
+fn a_container_of_which_only_the_name_is_left_is_called_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, sentence) in [
+        ("a.zip", "is not a zip file that can be read"),
+        #[cfg(feature = "parquet")]
+        ("b.parquet", "is damaged or cut short"),
+    ] {
+        for content in ["", "an/image.jpg\n", "\0\u{1}binary"] {
+            let path = folder.path().join(name);
+            fs::write(&path, content).unwrap();
+            let error = Dataset::open(path.to_str().unwrap()).unwrap_err().to_string();
+            assert!(error.contains(sentence), "{content:?}: {error}");
+        }
+    }
+    // What a file holds counts, whatever its name.
+    for name in ["a.tar", "a.parquet", "a.zip.download"] {
+        let path = folder.path().join(name);
+        fs::copy(at("deflated.zip"), &path).unwrap();
+        assert!(!Dataset::open(path.to_str().unwrap()).unwrap().is_empty());
+    }
+}

@@ -242,18 +242,17 @@ fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-#[test]
-fn thousands_of_damaged_files_are_images_or_errors() {
+/// Decodes each of `sources` with so many kinds of `damage`, which all come out as images or errors, at
+/// least so many of them as `images`: else the damage would test too little.
+pub fn damage(sources: &[Vec<u8>], damage: usize, images: usize) {
     let mut state = 1u64;
     let mut random = |bound: usize| {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 33) as usize % bound
     };
-    let (mut images, mut panics) = (0, Vec::new());
-    let mut sources: Vec<Vec<u8>> = FORMATS.iter().map(|&f| encode(picture(), f)).collect();
-    sources.push(four_component_jpeg(Some(2), [1, 2, 3, 4]));
-    for source in sources {
-        for _ in 0..500 {
+    let (mut found, mut panics) = (0, Vec::new());
+    for (number, source) in sources.iter().enumerate() {
+        for _ in 0..damage {
             let mut bytes = source.clone();
             for _ in 0..1 + random(6) {
                 // Half of the damage to the headers, where it does the most.
@@ -266,14 +265,23 @@ fn thousands_of_damaged_files_are_images_or_errors() {
             }
             match decode(&bytes) {
                 Ok(image) => {
-                    images += 1;
+                    found += 1;
                     assert_eq!(image.pixels.len(), image.width * image.height * 3);
                 }
-                Err(error) if error.to_string().contains("panicked") => panics.push(error),
+                Err(error) if error.to_string().contains("panicked") => {
+                    panics.push((number, error))
+                }
                 Err(_) => {}
             }
         }
     }
-    assert!(images > 100, "the damage left only {images} images: it tests too little");
+    assert!(found > images, "the damage left only {found} images: it tests too little");
     assert!(panics.is_empty(), "{panics:?}");
+}
+
+#[test]
+fn thousands_of_damaged_files_are_images_or_errors() {
+    let mut sources: Vec<Vec<u8>> = FORMATS.iter().map(|&f| encode(picture(), f)).collect();
+    sources.push(four_component_jpeg(Some(2), [1, 2, 3, 4]));
+    damage(&sources, 500, 100);
 }
