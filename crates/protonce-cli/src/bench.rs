@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use protonce::device::device;
 use protonce::pretrain::measure::{StepTimes, Steps, measure_step, write_images};
-use protonce::profile::{Kernel, Part};
+use protonce_encoder::profile::{Kernel, Part};
 use protonce_images::data::Dataset;
 use protonce_run::{Config, Progress};
 use serde_json::json;

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use protonce::device::device;
 use protonce::embeddings::{Embed, Neighbour, Summary, embed, embed_image, nearest, read};
-use protonce::encoder::Precision;
+use protonce_encoder::Precision;
 use protonce::weights::Weights;
 use protonce_images::data::Dataset;
 use protonce_report::{Neighbours, Shown, neighbour_grid, save_png};

@@ -1,4 +1,4 @@
-//! How fast views are made: `cargo bench -p protonce --bench views [-- WORD]`, where WORD picks
+//! How fast views are made: `cargo bench -p protonce-images --bench views [-- WORD]`, where WORD picks
 //! the data sets whose argument contains it.
 //! `-- --race DATA SIZE THREADS` prints the two-view images per second of one data set alone, the best of
 //! some passes (`benches/views_speed.py` races them with other pipelines).

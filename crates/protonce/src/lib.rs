@@ -7,7 +7,7 @@
 //! use std::{path::Path, sync::Arc};
 //!
 //! use protonce_images::data::Dataset;
-//! use protonce::encoder::{Output, Precision, extract};
+//! use protonce_encoder::{Output, Precision, extract};
 //! use protonce_images::views::{Crops, Loader, LoaderOptions};
 //! use protonce::weights::Weights;
 //!
@@ -23,7 +23,7 @@
 //!     Ok(extract(&encoder, &mut loader, Output::Embeddings, &mut |_| ())?.rows)
 //! }
 //! # // A fresh encoder and an image stand in for yours.
-//! # use protonce::encoder::Encoder;
+//! # use protonce_encoder::Encoder;
 //! # use protonce_run::{Architecture, EncoderConfig, Head, Stem};
 //! # use protonce::weights::{Card, Export, Target, export};
 //! # let folder = tempfile::tempdir().unwrap();
@@ -45,8 +45,6 @@
 //! The modules are the steps of the method, in the order data passes through them. Reading their
 //! opening paragraphs in that order is reading the paper.
 
-pub mod encoder;
-
 pub mod prototypes;
 
 pub mod contrast;
@@ -60,6 +58,5 @@ pub mod weights;
 pub mod embeddings;
 
 pub mod device;
-pub mod profile;
 pub mod tensors;
 pub mod world;

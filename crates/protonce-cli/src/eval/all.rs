@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use protonce::encoder::Output;
+use protonce_encoder::Output;
 use protonce::transfer::Knn;
 use serde_json::{Map, Value};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::Args;
 use protonce::device::device;
-use protonce::encoder::Precision;
+use protonce_encoder::Precision;
 use protonce::transfer::{FeatureCache, FrozenEncoder};
 use protonce::weights::Weights;
 use protonce_images::data::{Benchmark, Dataset, Labelled, open_benchmark};

@@ -1,7 +1,7 @@
 //! `protonce eval cluster`.
 
 use clap::Args;
-use protonce::encoder::{Output, normalise_rows};
+use protonce_encoder::{Output, normalise_rows};
 use protonce::prototypes::Points;
 use protonce::tensors::values;
 use protonce_kmeans::{Agreement, KMeans, Metric, SingleProcess, agreement};

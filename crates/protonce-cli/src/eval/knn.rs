@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::Args;
 use image::RgbImage;
-use protonce::encoder::Output;
+use protonce_encoder::Output;
 use protonce::transfer::{Knn, knn_accuracy, neighbours, recall};
 use protonce_images::data::Dataset;
 use protonce_report::{Neighbours, Shown, neighbour_grid, save_png};

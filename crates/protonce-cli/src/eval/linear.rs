@@ -1,7 +1,7 @@
 //! `protonce eval linear`.
 
 use clap::{Args, ValueEnum};
-use protonce::encoder::{Output, normalise_rows};
+use protonce_encoder::{Output, normalise_rows};
 use protonce::transfer::{LinearProbe, Logistic, SupervisedSgd, TopAccuracy, top_accuracy};
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! Features or embeddings, as the command line names them.
 
 use clap::ValueEnum;
-use protonce::encoder::Output;
+use protonce_encoder::Output;
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum OutputChoice {

@@ -4,7 +4,7 @@
 use std::cell::{Cell, OnceCell};
 use std::time::{Duration, Instant};
 
-use protonce::encoder::Output;
+use protonce_encoder::Output;
 use protonce::transfer::FrozenEncoder;
 use protonce_images::data::Dataset;
 use tch::Tensor;

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use clap::Args;
-use protonce::encoder::Output;
+use protonce_encoder::Output;
 use protonce::transfer::{FeatureMatrix, Svm, SvmMeasure, SvmSet, svm_results};
 use serde_json::json;
 

@@ -4,7 +4,7 @@ use protonce_images::random::{Purpose, generator};
 use rand_distr::{Distribution, StandardNormal};
 use tch::{Device, Kind, Tensor};
 
-use crate::encoder::normalise_rows;
+use protonce_encoder::normalise_rows;
 
 /// The last r keys, and whose they are. Any batch size fits any length.
 pub struct Queue {

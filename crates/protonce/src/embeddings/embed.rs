@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 use super::{EmbeddingsError, Format, Partial, Provenance, Summary};
-use crate::encoder::{Encoder, Output, extract_batches, image_tensor};
+use protonce_encoder::{Encoder, Output, extract_batches, image_tensor};
 use crate::tensors::{TensorError, values};
 use crate::weights::{Weights, checksum};
 use protonce_images::data::Dataset;

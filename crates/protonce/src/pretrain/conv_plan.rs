@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use protonce_disk as disk;
 
-use crate::encoder::convolution::{ConvAlgorithms, ConvPlan, ConvShape};
+use protonce_encoder::convolution::{ConvAlgorithms, ConvPlan, ConvShape};
 
 /// What the file begins with; another version of this program may know other algorithms.
 const PROGRAM: &str = concat!("protonce ", env!("CARGO_PKG_VERSION"));
@@ -126,7 +126,7 @@ pub(super) fn processor() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoder::convolution::ConvAlgorithm;
+    use protonce_encoder::convolution::ConvAlgorithm;
     use tch::Kind;
 
     fn shape(images: i64, side: i64) -> ConvShape {

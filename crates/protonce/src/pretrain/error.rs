@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use protonce_images::views::LoaderError;
 use protonce_run::{ConfigError, RunError};
 
-use crate::encoder::EncoderError;
+use protonce_encoder::EncoderError;
 use crate::prototypes::PrototypeError;
 use crate::tensors::TensorError;
 use crate::transfer::TransferError;

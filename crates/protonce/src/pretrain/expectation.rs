@@ -17,7 +17,7 @@ use tch::{Kind, Tensor};
 use super::batches::evaluation_loader;
 use super::error::PretrainError;
 use super::run::{CurrentPrototypes, Run};
-use crate::encoder::{Output, extract};
+use protonce_encoder::{Output, extract};
 use crate::prototypes::{Points, Prototypes, effective_rank, spread};
 use crate::tensors::{Writable, values};
 

@@ -13,9 +13,9 @@ use crate::contrast::{
     Contrast, Queue, decorrelation, info_nce, other_images, other_prototypes, proto_nce,
     sample_negatives,
 };
-use crate::encoder::convolution::ConvPlan;
-use crate::encoder::{MomentumPair, Sgd, upload};
-use crate::profile::{self, Part};
+use protonce_encoder::convolution::ConvPlan;
+use protonce_encoder::{MomentumPair, Sgd, upload};
+use protonce_encoder::profile::{self, Part};
 use crate::prototypes::Prototypes;
 use crate::tensors::NamedTensors;
 use crate::weights::Weights;

@@ -19,7 +19,7 @@ use super::error::PretrainError;
 use super::maximization::Trainer;
 use super::measure::{loader, random_prototypes};
 use super::setup::{check_sizes, choose_conv_plan};
-use crate::encoder::{Output, extract};
+use protonce_encoder::{Output, extract};
 use crate::prototypes::Points;
 use crate::transfer::TransferError;
 use crate::world::World;

@@ -9,8 +9,8 @@ use tch::Device;
 
 use super::conv_plan;
 use super::error::PretrainError;
-use crate::encoder::convolution::{ConvAlgorithms, ConvPlan};
-use crate::encoder::{Encoder, Precision};
+use protonce_encoder::convolution::{ConvAlgorithms, ConvPlan};
+use protonce_encoder::{Encoder, Precision};
 use crate::prototypes::PrototypeError;
 use crate::world::World;
 

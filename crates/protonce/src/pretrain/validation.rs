@@ -11,7 +11,7 @@ use tch::{Device, Tensor};
 
 use super::batches::evaluation_loader;
 use super::error::PretrainError;
-use crate::encoder::{Encoder, Output, extract};
+use protonce_encoder::{Encoder, Output, extract};
 use crate::transfer::{
     Knn, TransferError, TrivialFeatures, common_labels, knn_accuracy, trivial_floors,
 };

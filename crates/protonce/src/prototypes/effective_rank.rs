@@ -48,7 +48,7 @@ mod tests {
     fn the_spread_is_that_of_directions_at_random() {
         tch::manual_seed(1);
         let random = Tensor::randn([2000, 64], (Kind::Float, Device::Cpu));
-        let unit = crate::encoder::normalise_rows(&random);
+        let unit = protonce_encoder::normalise_rows(&random);
         assert!((spread(&unit) - 1.0).abs() < 0.02, "{}", spread(&unit));
         assert_eq!(spread(&Tensor::ones([5, 8], (Kind::Float, Device::Cpu))), 0.0);
     }

@@ -16,7 +16,7 @@ pub use points::{Points, PrototypeError};
 use protonce_kmeans::Clustering;
 use tch::{Device, Kind, Tensor};
 
-use crate::encoder::normalise_rows;
+use protonce_encoder::normalise_rows;
 
 /// One granularity of the E-step's result.
 pub struct Prototypes {

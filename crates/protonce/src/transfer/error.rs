@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::encoder::EncoderError;
+use protonce_encoder::EncoderError;
 use crate::tensors::TensorError;
 use protonce_images::data::DataError;
 use protonce_images::views::LoaderError;

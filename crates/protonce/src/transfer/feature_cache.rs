@@ -10,7 +10,7 @@ use protonce_run::{TensorFile, write_tensors};
 use tch::{Device, Kind, Tensor};
 
 use super::TransferError;
-use crate::encoder::Extracted;
+use protonce_encoder::Extracted;
 use crate::tensors::{self, TensorError, Writable};
 use protonce_images::views::Unreadable;
 

@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 use super::classifier::{TopAccuracy, top_accuracy};
 use super::supervised::each_batch;
 use super::{FrozenEncoder, SupervisedProgress, SupervisedSgd, TransferError};
-use crate::encoder::{BatchStats, Encoder, EncoderError, Sgd};
+use protonce_encoder::{BatchStats, Encoder, EncoderError, Sgd};
 use protonce_images::data::Dataset;
 use protonce_images::views::{Crops, Loader, LoaderOptions};
 use protonce_run::{EncoderConfig, Head};

@@ -8,7 +8,7 @@ use protonce_run::Floor;
 use tch::{Device, Kind, Tensor};
 
 use super::{Knn, knn_accuracy};
-use crate::encoder::image_tensor;
+use protonce_encoder::image_tensor;
 
 /// Features that nothing was learned for.
 pub struct TrivialFeatures {

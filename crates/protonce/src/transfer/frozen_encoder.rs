@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tch::Device;
 
 use super::{FeatureCache, TransferError};
-use crate::encoder::{Encoder, Extracted, Output, Precision, extract};
+use protonce_encoder::{Encoder, Extracted, Output, Precision, extract};
 use crate::tensors;
 use crate::weights::Weights;
 use protonce_images::data::Dataset;

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
-use crate::encoder::normalise_rows;
+use protonce_encoder::normalise_rows;
 
 /// The options of a weighted kNN.
 #[derive(Debug, Clone)]

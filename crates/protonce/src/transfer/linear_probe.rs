@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 
 use super::classifier::LinearClassifier;
 use super::{FrozenEncoder, SupervisedProgress, SupervisedSgd, TransferError};
-use crate::encoder::BatchStats;
+use protonce_encoder::BatchStats;
 use protonce_images::data::Dataset;
 use protonce_images::random::{Purpose, generator};
 

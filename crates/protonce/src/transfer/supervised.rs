@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use tch::{Device, Kind, Tensor};
 
 use super::TransferError;
-use crate::encoder::image_tensor;
+use protonce_encoder::image_tensor;
 use protonce_images::batches;
 use protonce_images::data::Dataset;
 use protonce_images::random::{Purpose, View, generator};

@@ -45,7 +45,7 @@ pub(super) fn detectron2_name(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoder::{Encoder, Precision};
+    use protonce_encoder::{Encoder, Precision};
     use protonce_run::{Architecture, EncoderConfig, Head, Stem};
     use tch::Device;
 

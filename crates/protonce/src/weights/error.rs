@@ -7,7 +7,7 @@ use protonce_pth::PthError;
 use protonce_run::RunError;
 
 use super::Target;
-use crate::encoder::EncoderError;
+use protonce_encoder::EncoderError;
 use crate::tensors::TensorError;
 
 /// Why weights cannot be read or written.

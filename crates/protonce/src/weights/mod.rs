@@ -36,7 +36,7 @@ pub use recognise::{Recognised, recognise};
 pub use target::Target;
 pub use training_state::training_state;
 
-use crate::encoder::{Encoder, EncoderError, Precision};
+use protonce_encoder::{Encoder, EncoderError, Precision};
 use crate::tensors::NamedTensors;
 use protonce_images::views::ViewConfig;
 use protonce_run::EncoderConfig;

@@ -2,7 +2,7 @@
 
 use super::metadata::Metadata;
 use super::{Export, Target};
-use crate::encoder::NORMALISED_WIDTH;
+use protonce_encoder::NORMALISED_WIDTH;
 use protonce_run::{EncoderConfig, Head, Stem};
 
 /// One sentence each.

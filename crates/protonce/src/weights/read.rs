@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::recognise::{Recognised, recognise};
 use super::{Card, Weights, WeightsError, pth, run, safetensors};
-use crate::encoder::Precision;
+use protonce_encoder::Precision;
 use crate::tensors::NamedTensors;
 use protonce_images::views::{Augmentations, ViewConfig};
 use protonce_run::{EncoderConfig, Head, Stem};

@@ -1,6 +1,6 @@
 //! Which ResNet a state dict holds, recognised by the names and shapes of its tensors.
 
-use crate::encoder::{BlockKind, NORMALISED_WIDTH, ResNetSpec};
+use protonce_encoder::{BlockKind, NORMALISED_WIDTH, ResNetSpec};
 use protonce_run::{Architecture, EncoderConfig, Head, Stem};
 
 /// An encoder found among named tensors.
@@ -204,7 +204,7 @@ fn belongs(name: &str, encoder: &EncoderConfig) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoder::{Encoder, Precision};
+    use protonce_encoder::{Encoder, Precision};
     use tch::Device;
 
     fn shapes(arch: Architecture, stem: Stem, head: Head, prefix: &str) -> Vec<(String, Vec<i64>)> {

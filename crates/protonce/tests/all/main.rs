@@ -3,7 +3,6 @@
 // Helpers of tests fail as tests do; the exemption in clippy.toml covers test functions only.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod learning;
 mod parity;
 mod transfer;
 mod weights;

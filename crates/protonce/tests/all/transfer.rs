@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use protonce::encoder::{Output, Precision};
+use protonce_encoder::{Output, Precision};
 use protonce::transfer::{
     FeatureCache, FineTune, FrozenEncoder, Knn, LinearProbe, SupervisedProgress, SupervisedSgd,
     knn_accuracy, listed, neighbours, recall, top_accuracy,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use protonce::encoder::{BatchStats, Encoder, Precision, image_tensor};
+use protonce_encoder::{BatchStats, Encoder, Precision, image_tensor};
 use protonce::weights::{
     Card, Export, Hints, Target, Weights, checksum, diff, export, training_state,
 };

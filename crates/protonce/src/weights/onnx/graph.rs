@@ -5,7 +5,7 @@ use std::io;
 use tch::{Device, Kind, Tensor};
 
 use super::messages::{AttributeProto, NodeProto, TensorProto};
-use crate::encoder::{BlockKind, ResNetSpec};
+use protonce_encoder::{BlockKind, ResNetSpec};
 use crate::tensors::{NamedTensors, bytes};
 use protonce_run::{EncoderConfig, Head, Stem};
 

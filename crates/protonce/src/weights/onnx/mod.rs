@@ -81,7 +81,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::encoder::{Encoder, Precision};
+    use protonce_encoder::{Encoder, Precision};
     use crate::weights::Card;
     use protonce_images::views::ViewConfig;
     use protonce_run::{Architecture, EncoderConfig, Head, Stem};

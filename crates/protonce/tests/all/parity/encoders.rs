@@ -3,7 +3,7 @@
 //! `fixtures/encoders.py` builds the same networks in torchvision, fills them with the same numbers
 //! and writes a few of the features it gets to `fixtures/encoders.json`.
 
-use protonce::encoder::{BatchStats, Encoder, Precision};
+use protonce_encoder::{BatchStats, Encoder, Precision};
 use protonce_run::{Architecture, EncoderConfig};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};

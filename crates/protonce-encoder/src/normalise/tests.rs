@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 use super::batch_norm::EPSILON;
 use super::operation::by_libtorch;
 use super::*;
-use crate::encoder::memory::{BFloat16, Element, elements};
+use crate::memory::{BFloat16, Element, elements};
 
 type Random = ChaCha8Rng;
 

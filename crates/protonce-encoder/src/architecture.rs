@@ -5,7 +5,7 @@ use protonce_run::Architecture;
 
 /// The building block of a network (He et al. 2016, figure 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BlockKind {
+pub enum BlockKind {
     /// 3×3 → 3×3.
     Basic,
     /// 1×1 → 3×3 → 1×1, of which the last gives four times the channels.
@@ -14,19 +14,20 @@ pub(crate) enum BlockKind {
 
 /// An architecture as the table gives it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ResNetSpec {
+pub struct ResNetSpec {
     /// Blocks in each of the four stages (conv2_x to conv5_x; torchvision's layer1 to layer4).
-    pub(crate) depths: [usize; 4],
-    pub(crate) block: BlockKind,
+    pub depths: [usize; 4],
+    /// What they are built of.
+    pub block: BlockKind,
     /// Groups of channels that a bottleneck's 3×3 convolution convolves separately.
-    pub(crate) groups: i64,
+    pub groups: i64,
     /// A bottleneck's inner channels per group in the first stage; torchvision's `width_per_group`.
-    pub(crate) group_width: i64,
+    pub group_width: i64,
 }
 
 impl ResNetSpec {
     /// The row of `arch`.
-    pub(crate) fn of(arch: Architecture) -> ResNetSpec {
+    pub fn of(arch: Architecture) -> ResNetSpec {
         use BlockKind::{Basic, Bottleneck};
         let (depths, block, groups, group_width) = match arch {
             Architecture::ResNet18 => ([2, 2, 2, 2], Basic, 1, 64),
@@ -41,7 +42,7 @@ impl ResNetSpec {
     }
 
     /// Channels within and behind a block of `stage`, which is 0 to 3.
-    pub(crate) fn channels(&self, stage: usize) -> [i64; 2] {
+    pub fn channels(&self, stage: usize) -> [i64; 2] {
         let base = 64 << stage;
         match self.block {
             BlockKind::Basic => [base, base],

@@ -5,9 +5,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::batch_norm::{Activation, BatchNorm, BatchStats, EPSILON, MOMENTUM};
 use super::forward::{Keep, forward, write};
-use crate::encoder::autograd::{differentiable, gradients_wanted};
-use crate::encoder::memory::{BFloat16, Element, channels_last, elements, elements_mut};
-use crate::encoder::recompute::Recompute;
+use crate::autograd::{differentiable, gradients_wanted};
+use crate::memory::{BFloat16, Element, channels_last, elements, elements_mut};
+use crate::recompute::Recompute;
 use crate::profile::{self, Kernel};
 
 /// The result of [`normalise`].

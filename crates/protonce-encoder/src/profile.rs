@@ -91,7 +91,7 @@ pub fn record<T>(device: Device, body: impl FnOnce() -> T) -> (T, BTreeMap<Part,
 }
 
 /// Opens the scope of a part of a step; parts do not contain one another.
-pub(crate) fn part(part: Part) -> PartScope {
+pub fn part(part: Part) -> PartScope {
     let device = with(|profile| {
         profile.current = Some(part);
         profile.device
@@ -104,7 +104,7 @@ pub(crate) fn part(part: Part) -> PartScope {
 
 /// A part that is being timed, where anything is.
 #[must_use = "the part ends when this is dropped"]
-pub(crate) struct PartScope(Option<(Part, Device, Instant)>);
+pub struct PartScope(Option<(Part, Device, Instant)>);
 
 impl Drop for PartScope {
     fn drop(&mut self) {
@@ -120,7 +120,7 @@ impl Drop for PartScope {
 
 /// Opens the scope of a kernel of the current part; kernels do not contain one another. `operations`
 /// are those of the direct method.
-pub(crate) fn kernel(kernel: Kernel, operations: f64) -> KernelScope {
+pub fn kernel(kernel: Kernel, operations: f64) -> KernelScope {
     // On a GPU, only handing over the work would be timed.
     let part = with(|profile| profile.current.filter(|_| profile.device == Device::Cpu)).flatten();
     KernelScope(part.map(|part| (part, kernel, operations, Instant::now())))
@@ -128,7 +128,7 @@ pub(crate) fn kernel(kernel: Kernel, operations: f64) -> KernelScope {
 
 /// A kernel that is being timed, where anything is.
 #[must_use = "the kernel ends when this is dropped"]
-pub(crate) struct KernelScope(Option<(Part, Kernel, f64, Instant)>);
+pub struct KernelScope(Option<(Part, Kernel, f64, Instant)>);
 
 impl Drop for KernelScope {
     fn drop(&mut self) {

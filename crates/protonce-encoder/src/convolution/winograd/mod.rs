@@ -35,7 +35,7 @@ mod transforms;
 use tch::{Device, Kind, Tensor};
 
 use super::shape::ConvShape;
-use crate::encoder::memory::{Shared, channels_last, elements, elements_mut};
+use crate::memory::{Shared, channels_last, elements, elements_mut};
 use dispatch::processor_suits;
 use filter_gradient::gradient_of_filters;
 use filters::{Direction, Filters};
@@ -74,7 +74,7 @@ pub(super) fn computes(shape: &ConvShape) -> bool {
 ///
 /// It is where channels are many enough to hide the transforms, tiles do not mostly lie outside
 /// the image, and there are enough of them to pay for transforming the filters. The bounds come from
-/// measurements on AVX2 (`cargo bench -p protonce --bench winograd`). On processors with AVX-512 but
+/// measurements on AVX2 (`cargo bench -p protonce-encoder --bench winograd`). On processors with AVX-512 but
 /// without bf16 units, where libtorch's own convolutions are twice as wide, it was not measured.
 pub(super) fn suits(shape: &ConvShape) -> bool {
     let ConvShape { images, inputs, height, width, outputs, .. } = *shape;

@@ -1,4 +1,4 @@
-//! 3×3 convolutions by Winograd against libtorch's: `cargo bench -p protonce --bench winograd
+//! 3×3 convolutions by Winograd against libtorch's: `cargo bench -p protonce-encoder --bench winograd
 //! [-- WORD]`, where WORD picks the layers whose name contains it.
 //!
 //! The layers are ResNet-18's for 32 px at batch 256, ResNet-50's for 224 px at batch 32 and a few of
@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use protonce::encoder::convolution::{ConvAlgorithm, ConvAlgorithms, convolve};
+use protonce_encoder::convolution::{ConvAlgorithm, ConvAlgorithms, convolve};
 use tch::{Device, Kind, Tensor};
 
 fn main() {

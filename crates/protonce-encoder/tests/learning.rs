@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use protonce::encoder::{BatchStats, MomentumPair, Precision, Sgd};
+use protonce_encoder::{BatchStats, MomentumPair, Precision, Sgd};
 use protonce_run::{Architecture, EncoderConfig, Head, Stem};
 use tch::{Device, Kind, Tensor};
 

@@ -10,7 +10,7 @@ use std::ffi::c_int;
 use tch::Tensor;
 use torch_sys::C_tensor;
 
-use crate::encoder::message::Message;
+use crate::message::Message;
 
 unsafe extern "C" {
     fn protonce_convolution_gradient(
@@ -87,7 +87,7 @@ fn one_gradient(
 }
 
 /// From now on cuDNN uses only those of its convolutions that give the same bits every time.
-pub(in crate::encoder) fn deterministic_cudnn() {
+pub(crate) fn deterministic_cudnn() {
     // SAFETY: sets a flag.
     unsafe { protonce_deterministic_cudnn() }
 }

@@ -12,8 +12,8 @@ use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 use super::shape::{ConvShape, Pass};
-use crate::encoder::memory::{BFloat16, Element, Shared, channels_last, elements, elements_mut};
-use crate::encoder::parallel::parallel_for;
+use crate::memory::{BFloat16, Element, Shared, channels_last, elements, elements_mut};
+use crate::parallel::parallel_for;
 
 /// Bytes unfolded at a time: few enough to stay in a large cache, enough rows for a product to run at
 /// full speed.

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use tch::Tensor;
 
 use super::affine::Affine;
-use crate::encoder::parallel::{ChunksMut, parallel_for};
+use crate::parallel::{ChunksMut, parallel_for};
 
 /// How the elements of an activation [rows, channels] are shared out.
 #[derive(Clone, Copy)]

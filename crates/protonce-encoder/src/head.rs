@@ -9,7 +9,7 @@ use super::normalise::Activation;
 use super::parameters::ParametersBuilder;
 
 /// Length of what [`Head::MlpBn`] normalises, whatever the network (MoCo v3 has 4096, most others this).
-pub(crate) const NORMALISED_WIDTH: i64 = 2048;
+pub const NORMALISED_WIDTH: i64 = 2048;
 
 /// Linear layers with a ReLU between two, and where there is one, a normalisation before the ReLU; no
 /// layers at all leave features as they are.

@@ -2,7 +2,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::passes::run_pass;
 use super::*;
-use crate::encoder::{Encoder, Precision};
+use crate::{Encoder, Precision};
 use protonce_run::{Architecture, EncoderConfig, Head, Stem};
 
 fn random(shape: [i64; 4], kind: Kind) -> Tensor {

@@ -15,7 +15,7 @@ unsafe extern "C" {
 ///
 /// # Panics
 /// When libtorch fails, for example for lack of memory.
-pub(crate) fn upload<T: Element>(values: &[T], device: Device) -> Tensor {
+pub fn upload<T: Element>(values: &[T], device: Device) -> Tensor {
     match device {
         Device::Cuda(_) => {
             let (data, length) = (values.as_ptr().cast(), values.len() as i64);

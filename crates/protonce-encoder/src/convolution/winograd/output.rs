@@ -14,8 +14,8 @@ use super::positions::Positions;
 use super::scratch::BLOCKS;
 use super::tiling::{BLOCK, Grid, OUTSIDE};
 use super::transforms::{POSITIONS, output_transform, transform_square};
-use crate::encoder::memory::Shared;
-use crate::encoder::parallel::parallel_for;
+use crate::memory::Shared;
+use crate::parallel::parallel_for;
 
 /// Tiles a product computes at a time: 6 × 16 sums fill 12 of AVX2's 16 registers.
 const STEP: usize = 6;

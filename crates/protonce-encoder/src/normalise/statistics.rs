@@ -8,7 +8,7 @@ use super::affine::Affine;
 use super::batch_norm::{BatchNorm, EPSILON, MOMENTUM, per_channel};
 use super::kernels;
 use super::partition::Partition;
-use crate::encoder::memory::{Element, elements_mut};
+use crate::memory::{Element, elements_mut};
 
 /// The statistics of each channel that normalise it.
 pub(super) struct Statistics(pub(super) Vec<Channel>);

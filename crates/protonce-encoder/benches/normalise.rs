@@ -1,4 +1,4 @@
-//! What batch normalisation with its ReLU costs: `cargo bench -p protonce --bench normalise`.
+//! What batch normalisation with its ReLU costs: `cargo bench -p protonce-encoder --bench normalise`.
 //!
 //! Milliseconds of processor time (all threads together) per pass, ours against libtorch's operations
 //! on the same tensors, by the kernel's clock (Linux only). Run it with
@@ -6,7 +6,7 @@
 //! GOMP_SPINCOUNT=1000`: memory kept as the program keeps it, or page faults are most of what
 //! is measured, and waiting threads asleep, or their waiting counts as work.
 
-use protonce::encoder::{Activation, BatchNorm, BatchStats, normalise};
+use protonce_encoder::{Activation, BatchNorm, BatchStats, normalise};
 use tch::{Device, Kind, Tensor};
 
 /// Processor time of this process so far, in seconds: fields 14 and 15 of `/proc/self/stat`, which

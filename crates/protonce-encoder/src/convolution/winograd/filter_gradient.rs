@@ -12,8 +12,8 @@ use super::positions::Positions;
 use super::scratch::{BLOCKS, FILTERS};
 use super::tiling::{BLOCK, Grid};
 use super::transforms::{POSITIONS, WINDOW, filter_gradient_transform, transform_square};
-use crate::encoder::memory::Shared;
-use crate::encoder::parallel::parallel_for;
+use crate::memory::Shared;
+use crate::parallel::parallel_for;
 
 /// Σ over a block's tiles of input · output gradient, for `ROWS` inputs from `FIRST` of a panel.
 #[inline(always)]

@@ -8,7 +8,7 @@ use super::affine::Affine;
 use super::kernels;
 use super::partition::Partition;
 use super::statistics::{Channel, Statistics};
-use crate::encoder::memory::{Element, channels_last, elements, elements_mut};
+use crate::memory::{Element, channels_last, elements, elements_mut};
 
 /// How the backward pass finds out what a ReLU let through.
 pub(super) enum Relu {

@@ -3,7 +3,7 @@
 
 use tch::Tensor;
 
-use crate::encoder::memory::elements;
+use crate::memory::elements;
 
 /// The parameters and statistics of a batch normalisation, each float32 \[channels\].
 #[derive(Debug, Clone, Copy)]

@@ -9,7 +9,7 @@ use super::batch_norm::{Activation, BatchNorm, BatchStats, per_channel};
 use super::kernels;
 use super::partition::Partition;
 use super::statistics::Statistics;
-use crate::encoder::memory::{Element, channels_last, elements, elements_mut};
+use crate::memory::{Element, channels_last, elements, elements_mut};
 
 /// Which of a forward pass's activations are needed after it.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use std::iter::zip;
 use protonce_simd::multiversion;
 
 use super::affine::Affine;
-use crate::encoder::memory::Element;
+use crate::memory::Element;
 
 /// Rows that share one load and store of their sums.
 const TOGETHER: usize = 4;

@@ -20,7 +20,7 @@ macro_rules! fused {
                 fn avx2($($argument: $type),*) {
                     plain($($argument),*);
                 }
-                if $crate::encoder::convolution::winograd::dispatch::processor_suits() {
+                if $crate::convolution::winograd::dispatch::processor_suits() {
                     // SAFETY: `avx2` asks for nothing but the features just found.
                     return unsafe { avx2($($argument),*) };
                 }

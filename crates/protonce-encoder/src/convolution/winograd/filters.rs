@@ -4,8 +4,8 @@ use super::dispatch::fused;
 use super::panel::{NOTHING, PANEL, Row, ZERO};
 use super::scratch::FILTERS;
 use super::transforms::{POSITIONS, WINDOW, filter_transform, transform_square};
-use crate::encoder::memory::Shared;
-use crate::encoder::parallel::parallel_for;
+use crate::memory::Shared;
+use crate::parallel::parallel_for;
 
 /// Filters at every position: `[outputs / 16][POSITIONS][inputs]` rows of 16 outputs, both rounded up
 /// to whole panels.

@@ -7,8 +7,8 @@ use super::algorithm::ConvAlgorithms;
 use super::libtorch;
 use super::passes::{forward, input_gradient, weight_gradient};
 use super::shape::ConvShape;
-use crate::encoder::autograd::differentiable;
-use crate::encoder::recompute::Recompute;
+use crate::autograd::differentiable;
+use crate::recompute::Recompute;
 use crate::profile::{self, Kernel};
 
 /// Convolves `x` [n, in, h, w] with `weight` [out, in / groups, size, size], both of one precision:
