@@ -2,15 +2,16 @@
 #   make demo    fetch a few thousand emoji, pretrain on them, show what was discovered
 #   make check   format check, clippy and tests of what needs no libtorch: the inner loop
 #   make test    what must hold before a change lands: format, clippy, documentation, licences, every test
+#   make lint    those of it that run nothing
 #   make bench   race PyTorch, with a table of ratios
 #   make test-python  tests of the Python package alone; needs no libtorch
 #   make wheel   the Python package as a file that pip installs, with the program inside: dist/*.whl
 #   make libtorch  find or fetch libtorch (the others call it)
 
-.PHONY: demo check test bench libtorch build deny test-python wheel program
+.PHONY: demo check test lint fetch bench libtorch build deny test-python wheel program
 
 # Every crate but those that link libtorch.
-TORCH_FREE = --workspace --exclude protonce --exclude protonce-cli
+TORCH_FREE = --workspace --exclude protonce-encoder --exclude protonce --exclude protonce-cli
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/protonce
 
 libtorch:
@@ -29,10 +30,20 @@ check:
 	cargo clippy --locked $(TORCH_FREE) --all-targets -- -D warnings
 	cargo test --locked $(TORCH_FREE)
 
-test: libtorch deny
+# Everything that comes from elsewhere, at the same time.
+fetch:
+	@$(MAKE) --no-print-directory -j4 libtorch crates $(CARGO_DENY) $(PYTHON_TOOLS)/installed
+
+crates:
+	@cargo fetch --locked
+
+lint: fetch
+	@$(MAKE) --no-print-directory deny
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+test: lint
 	cargo test --locked --workspace
 	$(MAKE) test-python EXTENSION=--workspace
 
