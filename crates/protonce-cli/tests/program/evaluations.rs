@@ -1,6 +1,6 @@
 //! Evaluations of an encoder: what they print, and what they leave alone.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 

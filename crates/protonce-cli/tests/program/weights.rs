@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::images::{picture, write_classes};
-use crate::{protonce, refuse, stderr, succeed, tiny_pretrain};
+use crate::{protonce, refuse, stdout, succeed, tiny_pretrain};
 
 /// A run, trained with whatever `more` adds.
 fn run_in(folder: &Path, more: &[&str]) -> (String, String) {
