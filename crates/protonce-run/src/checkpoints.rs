@@ -191,6 +191,9 @@ mod tests {
     use crate::{Config, EncoderConfig, Event, Opened, RawTensor, RunFolder, read_events};
     use protonce_images::views::ViewConfig;
 
+    /// A kind of change to a file, and what makes it.
+    type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+
     fn config() -> Config {
         Config::resolve([Config::preset("small").unwrap()]).unwrap()
     }
@@ -272,7 +275,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_link_of_earlier_versions_and_all_that_copies_make_of_it_are_understood() {
-        let copies: [(&str, &dyn Fn(&Path)); 7] = [
+        let copies: [Change; 7] = [
             ("the link", &|last| std::os::unix::fs::symlink("epoch-0002", last).unwrap()),
             ("a link that leads nowhere", &|last| {
                 std::os::unix::fs::symlink("/nowhere/epoch-0002", last).unwrap();
@@ -341,7 +344,7 @@ mod tests {
 
     #[test]
     fn damage_of_any_file_is_noticed_and_the_newest_whole_checkpoint_serves() {
-        let damages: [(&str, &dyn Fn(&Path)); 4] = [
+        let damages: [Change; 4] = [
             ("cut short", &|file| {
                 let bytes = fs::read(file).unwrap();
                 fs::write(file, &bytes[..bytes.len() - 1]).unwrap();

@@ -11,6 +11,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -80,13 +81,22 @@ impl Drop for Lock {
 
 /// Who holds the lock, in words.
 fn holder(file: &mut File) -> String {
-    let mut text = String::new();
-    // Windows lets nobody read a locked file, and the holder may be about to write.
-    let read = file.take(1 << 12).read_to_string(&mut text);
-    match read.ok().and_then(|_| serde_json::from_str::<Holder>(&text).ok()) {
-        Some(Holder { host, process }) => format!("process {process} on {host}"),
-        None => "another process".to_owned(),
+    // One that has just begun is about to write it.
+    for _ in 0..20 {
+        if let Ok(Holder { host, process }) = written(file) {
+            return format!("process {process} on {host}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
+    // Windows lets nobody read a locked file.
+    "another process".to_owned()
+}
+
+fn written(file: &mut File) -> io::Result<Holder> {
+    let mut text = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.take(1 << 12).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
 }
 
 #[cfg(test)]
