@@ -88,6 +88,9 @@ def _file(path: Path) -> Path:
         # By number: epoch 10000 comes after epoch 9999.
         position = lambda folder: [int(number) for number in re.findall(r"\d+", folder.name)]
         folders = sorted((path / "checkpoints").glob("epoch-*"), key=position, reverse=True)
+        last = path / "checkpoints" / "last"
+        if last.is_file():
+            folders.insert(0, last.parent / last.read_text().strip())
     for folder in folders:
         file = folder / "encoder.safetensors"
         if file.is_file():

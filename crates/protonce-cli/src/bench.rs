@@ -13,6 +13,7 @@ use protonce_run::{Config, Progress};
 use serde_json::json;
 
 use crate::flags::{RunFlags, given, preset_names};
+use crate::output::{print_line, show};
 use crate::threads::use_tensor_threads;
 
 const HELP_OF_DATA: &str =
@@ -82,29 +83,30 @@ fn step(arguments: &Step) -> anyhow::Result<()> {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         }
-        Progress::Warning(remark) => bar.suspend(|| eprintln!("{remark}")),
+        Progress::Warning(remark) => bar.suspend(|| say!("{remark}")),
         Progress::Event(_) => {}
     })?;
     bar.finish_and_clear();
     let encoder = &config.encoder;
-    eprintln!(
-        "{}, {} px, batch {}, {}, on {}",
+    let mut text = format!(
+        "{}, {} px, batch {}, {}, on {}\n",
         encoder.arch, config.views.image_size, times.images, times.precision, times.processor
     );
-    eprint!("\n{}\n", table(&times));
-    eprintln!(
+    text += &format!("\n{}\n", table(&times));
+    text += &format!(
         "A large matrix product reaches {:.0} GFLOP/s here. Convolutions are counted as the direct method \
-         computes them; Winograd's needs fewer operations, so it may exceed that.",
+         computes them; Winograd's needs fewer operations, so it may exceed that.\n",
         times.peak / 1e9
     );
     for advice in times.advice() {
-        eprintln!("{advice}.");
+        text += &format!("{advice}.\n");
     }
+    show(text, arguments.json)?;
     if arguments.json {
         let mut object = json!(times);
         object["images_per_second"] = json!(times.images as f64 / times.training);
         object["advice"] = json!(times.advice());
-        println!("{object}");
+        print_line(&object)?;
     }
     Ok(())
 }

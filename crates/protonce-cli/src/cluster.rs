@@ -17,6 +17,8 @@ use protonce_report::{ClusterCount, cluster_choice, save_png};
 use protonce_run::{Clusters, write_clusters};
 use serde::Serialize;
 
+use crate::output::{print_line, show};
+
 #[derive(Args)]
 pub struct Arguments {
     /// Embeddings, `FILE[#NAME]`: an .npy array, a tensor of a .safetensors file or a .parquet column;
@@ -168,10 +170,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let granularity =
             describe(arguments, &points, clustering, labels.as_deref(), seconds, &mut found);
         if !arguments.quiet {
-            eprintln!("{}", sentence(&granularity));
+            show(sentence(&granularity) + "\n", arguments.json)?;
         }
         if let Some(warning) = &granularity.quality.warning {
-            eprintln!("warning: {warning}");
+            say!("warning: {warning}");
         }
         granularities.push(granularity);
     }
@@ -182,7 +184,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         suggest(arguments, &summary)?;
     }
     if arguments.json {
-        println!("{}", serde_json::to_string(&summary)?);
+        print_line(serde_json::to_string(&summary)?)?;
     }
     Ok(())
 }
@@ -211,7 +213,9 @@ fn suggest(arguments: &Arguments, summary: &Summary) -> anyhow::Result<()> {
     let best = choices.iter().max_by(|a, b| a.silhouette.total_cmp(&b.silhouette));
     if let (Some(best), false) = (best, arguments.quiet) {
         let (clusters, picture) = (best.clusters, picture.display());
-        eprintln!("{clusters} clusters stand apart best (highest silhouette); see {picture}");
+        let line =
+            format!("{clusters} clusters stand apart best (highest silhouette); see {picture}\n");
+        show(line, arguments.json)?;
     }
     Ok(())
 }

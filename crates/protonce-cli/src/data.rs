@@ -12,7 +12,8 @@ use protonce_report::save_png;
 use protonce_run::Config;
 
 use crate::flags::{ViewFlags, preset_names};
-use crate::pretrain::interrupt_flag;
+use crate::output::{print, print_line};
+use crate::signals::{Answers, Signals};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -111,7 +112,7 @@ pub fn open(argument: &str) -> Result<Dataset, DataError> {
 /// Tells what was passed over, skipped or left out when images were opened.
 pub fn tell_remarks(dataset: &Dataset) {
     for remark in dataset.remarks() {
-        eprintln!("warning: {remark}");
+        say!("warning: {remark}");
     }
 }
 
@@ -122,9 +123,9 @@ fn run_check(arguments: &CheckArguments) -> anyhow::Result<()> {
     let report = check(&dataset, arguments.threads, |done| bar.set_position(done as u64));
     bar.finish_and_clear();
     if arguments.json {
-        println!("{}", serde_json::to_string(&report)?);
+        print_line(serde_json::to_string(&report)?)?;
     } else {
-        show(&report);
+        print(in_words(&report))?;
     }
     Ok(())
 }
@@ -139,27 +140,28 @@ fn run_pack(arguments: &PackArguments) -> anyhow::Result<()> {
         },
         threads: arguments.threads,
     };
-    let stop = interrupt_flag("stopping; the same command goes on from here")?;
+    let stop = "stopping; the same command goes on from here";
+    let signals = Signals::listen(Answers { stop, save: None })?;
     let bar = ProgressBar::new(dataset.len() as u64);
     let report = pack(&dataset, &arguments.out, options, |done| {
         bar.set_position(done as u64);
-        !stop.load(std::sync::atomic::Ordering::Relaxed)
+        !signals.stop()
     })?;
     bar.finish_and_clear();
     let Some(report) = report else {
         anyhow::bail!("packing was interrupted; the same command goes on where it stopped");
     };
     if arguments.json {
-        println!("{}", serde_json::to_string(&report)?);
+        print_line(serde_json::to_string(&report)?)?;
         return Ok(());
     }
     let PackReport { images, resumed, bytes, broken } = &report;
     let out = arguments.out.display();
-    eprintln!("{images} images in {out}, {:.1} MB of them new", *bytes as f64 / 1e6);
+    say!("{images} images in {out}, {:.1} MB of them new", *bytes as f64 / 1e6);
     if *resumed > 0 {
-        eprintln!("{resumed} of them had been packed before the interruption");
+        say!("{resumed} of them had been packed before the interruption");
     }
-    list_broken(broken);
+    say!("{}", broken_in_words(broken));
     Ok(())
 }
 
@@ -170,47 +172,49 @@ fn run_views(arguments: &ViewsArguments) -> anyhow::Result<()> {
     config.settle(&dataset);
     let ViewsArguments { images, pairs, seed, out, .. } = arguments;
     save_png(out, &view_grid(&dataset, &config.views, *images, *pairs, *seed))?;
-    eprintln!("images and {pairs} pairs of their views: {}", out.display());
+    say!("images and {pairs} pairs of their views: {}", out.display());
     Ok(())
 }
 
-fn show(report: &DataReport) {
-    eprintln!(
+/// What was found, in lines.
+fn in_words(report: &DataReport) -> String {
+    let mut lines = vec![format!(
         "{} images, {} readable, {:.1} MB",
         report.images,
         report.readable,
         report.bytes as f64 / 1e6
-    );
+    )];
     let counts = |entries: Vec<String>| entries.join(", ");
     let formats = report.formats.iter().map(|(format, count)| format!("{count} {format}"));
-    eprintln!("formats: {}", counts(formats.collect()));
+    lines.push(format!("formats: {}", counts(formats.collect())));
     if let Some(Sizes { width, height }) = &report.sizes {
-        eprintln!(
+        lines.push(format!(
             "sizes (smallest, median, largest): width {}, {}, {} px; height {}, {}, {} px",
             width.min, width.median, width.max, height.min, height.median, height.max
-        );
+        ));
     }
-    eprintln!("grey images: {}", report.grey);
+    lines.push(format!("grey images: {}", report.grey));
     match report.classes.len() {
-        0 => eprintln!("no labels: images are not sorted into folders"),
+        0 => lines.push("no labels: images are not sorted into folders".to_owned()),
         classes => {
             let named =
                 report.classes.iter().map(|class| format!("{} {}", class.images, class.name));
-            eprintln!("{classes} classes: {}", counts(named.collect()));
+            lines.push(format!("{classes} classes: {}", counts(named.collect())));
             if report.unlabelled > 0 {
-                eprintln!("{} images without a label", report.unlabelled);
+                lines.push(format!("{} images without a label", report.unlabelled));
             }
         }
     }
-    for remark in &report.remarks {
-        eprintln!("{remark}");
-    }
-    list_broken(&report.broken);
+    lines.extend(report.remarks.iter().cloned());
+    lines.push(broken_in_words(&report.broken));
+    lines.join("\n") + "\n"
 }
 
-fn list_broken(broken: &[Broken]) {
-    eprintln!("broken images: {}", broken.len());
+/// How many images are broken, and which.
+fn broken_in_words(broken: &[Broken]) -> String {
+    let mut text = format!("broken images: {}", broken.len());
     for broken in broken {
-        eprintln!("  {}: {}", broken.name, broken.reason);
+        text += &format!("\n  {}: {}", broken.name, broken.reason);
     }
+    text
 }

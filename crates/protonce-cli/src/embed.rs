@@ -14,6 +14,7 @@ use protonce_report::{Neighbours, Shown, neighbour_grid, save_png};
 
 use crate::data::open;
 use crate::eval::OutputChoice;
+use crate::output::{print_line, show};
 use crate::pictures::rgb;
 
 /// A command that is killed goes on where it was when it is given again.
@@ -98,12 +99,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let summary = embed(&weights, &encoder, &dataset, &options, &arguments.out, progress)?;
     bar.finish_and_clear();
     for bad in &summary.unreadable {
-        eprintln!("warning: skipped {}: {}", bad.name, bad.reason);
+        say!("warning: skipped {}: {}", bad.name, bad.reason);
     }
     let out = arguments.out.display();
-    eprintln!(
+    say!(
         "{} rows of {} {}: {out}",
-        summary.rows, summary.provenance.width, summary.provenance.output
+        summary.rows,
+        summary.provenance.width,
+        summary.provenance.output
     );
 
     let mut report = serde_json::json!({ "out": arguments.out, "summary": summary });
@@ -112,7 +115,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let found = nearest(rows.values(), &row, arguments.count);
         let found = named(&found, &dataset, &summary);
         for (similarity, image) in &found {
-            eprintln!("{similarity:.4}  {}", dataset.name(*image));
+            show(format!("{similarity:.4}  {}\n", dataset.name(*image)), arguments.json)?;
         }
         report["nearest"] = found
             .iter()
@@ -124,11 +127,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             .collect();
         if let Some(picture) = &arguments.draw {
             draw(picture, path, &bytes, &dataset, &found)?;
-            eprintln!("drawn: {}", picture.display());
+            say!("drawn: {}", picture.display());
         }
     }
     if arguments.json {
-        println!("{report}");
+        print_line(&report)?;
     }
     Ok(())
 }

@@ -1,8 +1,12 @@
 //! The `protonce` program: argument structs, progress bars and exit codes. The work is done by the
 //! library.
 //!
-//! Human text and progress go to stderr. With `--json`, one JSON object goes to stdout and nothing
-//! else does. Exit status: 0 done, 2 wrong usage, 1 anything else.
+//! Results go to stdout, progress and whatever else is said to stderr. With `--json`, one JSON object goes
+//! to stdout and nothing else does. Exit status: 0 done, 2 wrong usage, 141 when whoever reads the result
+//! wants no more of it, 1 anything else.
+
+#[macro_use]
+mod output;
 
 mod bench;
 mod cluster;
@@ -19,12 +23,15 @@ mod progress;
 mod report;
 #[cfg(feature = "serve")]
 mod serve;
+mod signals;
 mod threads;
 mod weights;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use output::{CLOSED_PIPE, OutputError};
 
 /// jemalloc, for libtorch as well: it overrides `malloc` in the whole process.
 ///
@@ -93,7 +100,10 @@ fn main() -> ExitCode {
         Ok(Err(error)) => error,
         Err(panic) => anyhow::anyhow!("{}", explain(&*panic)),
     };
-    eprintln!("protonce: {}", with_place(sentence(&error), panics::place()));
+    if let Some(OutputError::Closed) = error.downcast_ref() {
+        return ExitCode::from(CLOSED_PIPE);
+    }
+    say!("protonce: {}", with_place(sentence(&error), panics::place()));
     match error.downcast_ref::<protonce_run::ConfigError>() {
         Some(_) => ExitCode::from(2),
         None => ExitCode::FAILURE,
@@ -101,7 +111,16 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // What was asked for, such as help, is a result.
+        Err(asked) if !asked.use_stderr() => {
+            asked.print().map_err(OutputError::from)?;
+            return Ok(std::io::stdout().flush().map_err(OutputError::from)?);
+        }
+        Err(wrong) => wrong.exit(),
+    };
+    match arguments.command {
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Eval(command) => eval::run(&command),
         Command::Embed(arguments) => embed::run(&arguments),

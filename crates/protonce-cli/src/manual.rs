@@ -7,6 +7,8 @@ use anyhow::Context;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
+use crate::output::print;
+
 /// What is typed after `protonce completions`.
 #[derive(Args)]
 pub struct CompletionsArguments {
@@ -30,7 +32,7 @@ pub fn completions(arguments: &CompletionsArguments) -> anyhow::Result<()> {
     // Printed in one piece, so that a closed pipe is an error like others and not a panic.
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command, "protonce", &mut script);
-    std::io::Write::write_all(&mut std::io::stdout(), &script).context("cannot print completions")
+    Ok(print(String::from_utf8_lossy(&script))?)
 }
 
 /// Writes `protonce.1`, `protonce-pretrain.1`, `protonce-eval-knn.1` and so on.

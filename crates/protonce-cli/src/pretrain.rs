@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::Context;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use protonce::device::device;
-use protonce::pretrain::{Outcome, Setup, Start, pretrain};
+use protonce::pretrain::{Outcome, Request, Setup, Start, pretrain};
 use protonce::world::World;
 use protonce_images::data::Dataset;
 use protonce_report::TensorBoard;
@@ -17,8 +16,10 @@ use serde::Serialize;
 use toml::Table;
 
 use crate::flags::{RunFlags, given};
+use crate::output::print_line;
 use crate::plan::{AUTO, Budget, Wishes, start};
 use crate::progress::Display;
+use crate::signals::{Answers, Signals};
 use crate::threads::use_tensor_threads;
 
 /// What is typed after `protonce pretrain`. Of a flag given twice the last counts, so that a script
@@ -119,8 +120,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
     let steps_per_epoch = config.steps_per_epoch(images);
     let mut tensorboard = Some(TensorBoard::new(&arguments.out, &dataset, steps_per_epoch));
-    let stop =
-        interrupt_flag("stopping after this step; press Ctrl-C again to stop without saving")?;
+    let signals = Signals::listen(Answers {
+        stop: "stopping after this step; press Ctrl-C again to stop without saving",
+        save: Some("saving after this step"),
+    })?;
     let steps = AtomicUsize::new(0);
     let start = std::time::Instant::now();
     let (mut last_epoch, mut evaluation) = (None, None);
@@ -158,7 +161,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         &|| {
             let enough =
                 arguments.max_steps > 0 && steps.load(Ordering::Relaxed) >= arguments.max_steps;
-            enough || stop.load(Ordering::Relaxed)
+            match (enough || signals.stop(), signals.take_save()) {
+                (true, _) => Request::Stop,
+                (false, true) => Request::Save,
+                (false, false) => Request::GoOn,
+            }
         },
     )?;
     display.end(outcome, &arguments.out);
@@ -170,7 +177,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let run = arguments.out.clone();
         let seconds = start.elapsed().as_secs_f64();
         let summary = Summary { run, outcome, images, last_epoch, evaluation, seconds };
-        println!("{}", serde_json::to_string(&summary)?);
+        print_line(serde_json::to_string(&summary)?)?;
     }
     Ok(())
 }
@@ -191,18 +198,4 @@ fn continued(arguments: &Arguments, given: &Table) -> anyhow::Result<Config> {
 fn presets() -> PossibleValuesParser {
     let named = Preset::ALL.iter().map(|preset| preset.name());
     PossibleValuesParser::new([AUTO].into_iter().chain(named))
-}
-
-/// Set by the first Ctrl-C, which says what happens next; the second ends at once.
-pub fn interrupt_flag(message: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let shared = flag.clone();
-    ctrlc::set_handler(move || {
-        if shared.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\n{message}");
-    })
-    .context("cannot listen for Ctrl-C")?;
-    Ok(flag)
 }

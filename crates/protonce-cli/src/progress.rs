@@ -235,8 +235,8 @@ impl Display {
     fn print(&self, text: &str) {
         match &self.dashboard {
             // Above the lines that stay.
-            Some(dashboard) => dashboard.lines.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(dashboard) => dashboard.lines.suspend(|| say!("{text}")),
+            None => say!("{text}"),
         }
     }
 }

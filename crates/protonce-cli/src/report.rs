@@ -6,6 +6,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use protonce_report::{ReportOptions, ReportTask, write_report};
 
+use crate::output::print_line;
+
 /// A page without network: summary, curves, prototypes from coarse to fine, a map, labels,
 /// images that stand out.
 #[derive(Args)]
@@ -51,14 +53,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     })?;
     bar.finish_and_clear();
     if let Some(reason) = &summary.without_images {
-        eprintln!("warning: no pictures and no labels: {reason}; name the images with --data");
+        say!("warning: no pictures and no labels: {reason}; name the images with --data");
     }
     if !arguments.quiet {
         let megabytes = summary.bytes as f64 / 1e6;
-        eprintln!("{} ({megabytes:.1} MB): open it in a browser", summary.path.display());
+        say!("{} ({megabytes:.1} MB): open it in a browser", summary.path.display());
     }
     if arguments.json {
-        println!("{}", serde_json::to_string(&summary)?);
+        print_line(serde_json::to_string(&summary)?)?;
     }
     Ok(())
 }

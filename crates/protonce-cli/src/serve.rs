@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use protonce_report::{ServeOptions, serve};
 
+use crate::output::print_line;
+
 /// The report of one or more runs, live: points appear as they are logged, prototypes after every
 /// expectation step.
 #[derive(Args)]
@@ -45,10 +47,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     serve(options, |address| {
         let url = format!("http://{address}/");
         if !arguments.quiet {
-            eprintln!("serving at {url} until Ctrl-C");
+            say!("serving at {url} until Ctrl-C");
         }
         if arguments.json {
-            println!("{}", serde_json::json!({ "address": url }));
+            let address = print_line(serde_json::json!({ "address": url }));
+            // The pages are there all the same.
+            if let Err(error) = address {
+                say!("warning: {error}");
+            }
         }
     })?;
     Ok(())

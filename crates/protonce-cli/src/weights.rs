@@ -8,6 +8,8 @@ use protonce::weights::{
     parameter_count, training_state,
 };
 
+use crate::output::print_line;
+
 #[derive(Subcommand)]
 pub enum Command {
     /// Take over weights of PyTorch, PCL, MoCo, torchvision, timm or detectron2.
@@ -99,11 +101,11 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
 fn import(arguments: &ImportArguments) -> anyhow::Result<()> {
     let hints = Hints { prefix: arguments.prefix.clone(), image_size: arguments.image_size };
     let weights = Weights::read_with(&arguments.file, &hints)?;
-    describe(&weights);
+    say!("{}", in_words(&weights));
     if !weights.left_out.is_empty() {
         let some: Vec<&str> = weights.left_out.iter().take(3).map(String::as_str).collect();
         let more = if weights.left_out.len() > some.len() { ", …" } else { "" };
-        eprintln!("left out: {} tensors ({}{more})", weights.left_out.len(), some.join(", "));
+        say!("left out: {} tensors ({}{more})", weights.left_out.len(), some.join(", "));
     }
     let options = Export {
         target: Target::Safetensors,
@@ -131,27 +133,33 @@ fn hand_on(arguments: &ExportArguments) -> anyhow::Result<()> {
 
 fn tell(exported: &Exported, json: bool) -> anyhow::Result<()> {
     for note in &exported.notes {
-        eprintln!("{note}");
+        say!("{note}");
     }
     let files: Vec<String> =
         exported.files.iter().map(|path: &PathBuf| Path::display(path).to_string()).collect();
-    eprintln!("wrote {}", files.join(", "));
+    say!("wrote {}", files.join(", "));
     if json {
-        println!("{}", serde_json::to_string(exported)?);
+        print_line(serde_json::to_string(exported)?)?;
     }
     Ok(())
 }
 
-fn describe(weights: &Weights) {
+/// The encoder and the images that it wants, in two lines.
+fn in_words(weights: &Weights) -> String {
     let (encoder, views) = (&weights.encoder, &weights.views);
-    eprintln!(
-        "{}, {} stem, {} head, {} dimensions, from {}",
-        encoder.arch, encoder.stem, encoder.head, encoder.dim, weights.card.origin
-    );
-    eprintln!(
-        "images of {} px (short side {} px first), mean {:?}, std {:?}",
-        views.image_size, views.eval_resize, views.mean, views.std
-    );
+    format!(
+        "{}, {} stem, {} head, {} dimensions, from {}\n\
+         images of {} px (short side {} px first), mean {:?}, std {:?}",
+        encoder.arch,
+        encoder.stem,
+        encoder.head,
+        encoder.dim,
+        weights.card.origin,
+        views.image_size,
+        views.eval_resize,
+        views.mean,
+        views.std
+    )
 }
 
 fn show(arguments: &ShowArguments) -> anyhow::Result<()> {
@@ -169,19 +177,18 @@ fn show(arguments: &ShowArguments) -> anyhow::Result<()> {
             "checksum": checksum, "parameters": parameters, "tensors": table,
             "left_out": weights.left_out,
         });
-        println!("{report}");
-        return Ok(());
+        return Ok(print_line(&report)?);
     }
-    describe(&weights);
+    let mut lines = vec![in_words(&weights)];
     for (name, tensor) in &weights.tensors {
-        eprintln!("{:>12}  {name} {:?}", tensor.numel(), tensor.size());
+        lines.push(format!("{:>12}  {name} {:?}", tensor.numel(), tensor.size()));
     }
     for name in &weights.left_out {
-        eprintln!("{:>12}  {name} (no part of the encoder)", "");
+        lines.push(format!("{:>12}  {name} (no part of the encoder)", ""));
     }
-    eprintln!("{parameters:>12}  parameters");
+    lines.push(format!("{parameters:>12}  parameters"));
     if let Some(epochs) = weights.card.epochs {
-        eprintln!("epochs: {epochs}");
+        lines.push(format!("epochs: {epochs}"));
     }
     for (title, table) in [
         ("setting", &weights.card.settings),
@@ -189,14 +196,14 @@ fn show(arguments: &ShowArguments) -> anyhow::Result<()> {
         ("evaluation", &weights.card.evaluation),
     ] {
         for (name, value) in table {
-            eprintln!("{title}: {name} = {value}");
+            lines.push(format!("{title}: {name} = {value}"));
         }
     }
     if let Some(licence) = &weights.card.licence {
-        eprintln!("licence: {licence}");
+        lines.push(format!("licence: {licence}"));
     }
-    eprintln!("sha256 of the tensors: {checksum}");
-    Ok(())
+    lines.push(format!("sha256 of the tensors: {checksum}"));
+    Ok(print_line(lines.join("\n"))?)
 }
 
 fn compare(arguments: &DiffArguments) -> anyhow::Result<()> {
@@ -205,28 +212,28 @@ fn compare(arguments: &DiffArguments) -> anyhow::Result<()> {
     if arguments.json {
         let mut report = serde_json::to_value(&difference)?;
         report["same"] = difference.is_empty().into();
-        println!("{report}");
-        return Ok(());
+        return Ok(print_line(&report)?);
     }
+    let mut lines = Vec::new();
     for (name, old, new) in &difference.settings {
-        eprintln!("{name}: {old} → {new}");
+        lines.push(format!("{name}: {old} → {new}"));
     }
     for (name, change) in &difference.changed {
-        match change {
-            TensorChange::Removed => eprintln!("{name}: only in the first"),
-            TensorChange::Added => eprintln!("{name}: only in the second"),
-            TensorChange::Shape { before, after } => eprintln!("{name}: {before:?} → {after:?}"),
-            TensorChange::Numbers { largest, relative, cosine } => eprintln!(
+        lines.push(match change {
+            TensorChange::Removed => format!("{name}: only in the first"),
+            TensorChange::Added => format!("{name}: only in the second"),
+            TensorChange::Shape { before, after } => format!("{name}: {before:?} → {after:?}"),
+            TensorChange::Numbers { largest, relative, cosine } => format!(
                 "{name}: differs by {:.2} % of its length, by {largest:.2e} at most; cosine {cosine:.6}",
                 100.0 * relative
             ),
-        }
+        });
     }
-    match difference.is_empty() {
-        true => eprintln!("the same: {} tensors are equal, bit for bit", difference.equal),
+    lines.push(match difference.is_empty() {
+        true => format!("the same: {} tensors are equal, bit for bit", difference.equal),
         false => {
-            eprintln!("{} tensors differ, {} are equal", difference.changed.len(), difference.equal)
+            format!("{} tensors differ, {} are equal", difference.changed.len(), difference.equal)
         }
-    }
-    Ok(())
+    });
+    Ok(print_line(lines.join("\n"))?)
 }

@@ -58,12 +58,30 @@ pub fn settle(scratch: &Path, file: &Path) -> io::Result<()> {
     sync_folder(folder.unwrap_or(Path::new(".")))
 }
 
-/// Forces the names in a folder to disk; without this, a power cut can undo a rename.
+/// Forces the names in a folder to disk; without this, a power cut can undo a rename. Where the file
+/// system knows no such thing, as some networks' do not, nothing happens.
 ///
 /// # Errors
 /// When the folder cannot be opened or synced.
+#[cfg(unix)]
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    match File::open(folder)?.sync_all() {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) =>
+        {
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+/// Elsewhere a folder is no file that could be synced.
+///
+/// # Errors
+/// Never.
+#[cfg(not(unix))]
+pub fn sync_folder(_folder: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,21 +1,22 @@
 //! Checkpoints: what a run needs to go on to the same bits, and the encoder that others want of it.
 //!
-//! A checkpoint is a folder of three files: `encoder.safetensors`, the query encoder under
-//! torchvision's names; `training.safetensors`, everything else that training changes; and
-//! `state.json`, where the run stands. It is written beside its place and renamed, and
-//! `checkpoints/last` is a link that is replaced in one step.
+//! A checkpoint is a folder of four files: `encoder.safetensors`, the query encoder under
+//! torchvision's names; `training.safetensors`, everything else that training changes; `state.json`,
+//! where the run stands; and `SHA256SUMS`, by which damage is noticed.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use protonce_disk::sync_folder;
 use protonce_images::views::{Unreadable, ViewConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{read_error, write_error};
-use crate::paths::{checkpoints_folder, last_checkpoint, numbered_names, position_name};
-use crate::{EncoderConfig, RunError, TensorData, TensorFile, TensorFileError, write_file};
+use crate::error::read_error;
+use crate::{EncoderConfig, RunError, TensorFile, TensorFileError, checkpoints, checksums};
+
+/// The files that every checkpoint has, beside their checksums.
+pub(crate) const ENCODER: &str = "encoder.safetensors";
+pub(crate) const TRAINING: &str = "training.safetensors";
+pub(crate) const STATE: &str = "state.json";
 
 /// Where a run stands, beside its tensors: `state.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,8 +29,22 @@ pub struct CheckpointState {
     pub queue_position: i64,
     /// Images found unreadable so far.
     pub unreadable: Vec<Unreadable>,
-    /// Sums over the steps of a started epoch, so that its means are those of the whole epoch.
+    /// Whether the next checkpoint replaces it: it was made because of the time or a signal, not because
+    /// so many epochs were done.
+    #[serde(default)]
+    pub passing: bool,
+    /// Sums over the logged steps of a started epoch, so that its means are those of the whole epoch.
+    #[serde(with = "exact")]
     pub epoch_sums: Vec<f64>,
+    /// The same over the steps that are not logged yet.
+    #[serde(default, with = "exact")]
+    pub unlogged_sums: Vec<f64>,
+    /// What went by in a started epoch.
+    #[serde(default)]
+    pub epoch_so_far: Interval,
+    /// The part of it that is logged.
+    #[serde(default)]
+    pub epoch_logged: Interval,
     /// Length of `events.jsonl` in bytes when this was written.
     pub events: u64,
     /// Names and labels of the images, as one number.
@@ -38,6 +53,17 @@ pub struct CheckpointState {
     pub encoder: EncoderConfig,
     /// What its views look like: size and normalisation of the images it wants.
     pub views: ViewConfig,
+}
+
+/// What went by in some steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// Images trained on.
+    pub images: usize,
+    /// Seconds of wall time.
+    pub seconds: f64,
+    /// Seconds of these in which training waited for views.
+    pub waited: f64,
 }
 
 /// A checkpoint on disk.
@@ -54,17 +80,36 @@ impl Checkpoint {
     /// # Errors
     /// When there is none or it is damaged.
     pub fn read(folder: &Path) -> Result<Checkpoint, RunError> {
-        let file = folder.join("state.json");
+        let file = folder.join(STATE);
         let text = fs::read(&file).map_err(read_error(&file))?;
         let state = serde_json::from_slice(&text).map_err(read_error(&file))?;
         Ok(Checkpoint { folder: folder.to_owned(), state })
     }
 
-    /// The folder of the checkpoint that `path` stands for: a run, of which the last one counts, or
-    /// the checkpoint itself.
+    /// The checkpoint in `folder`, once all that a run needs to go on from there is found whole.
+    ///
+    /// # Errors
+    /// Which of its files is missing or damaged.
+    pub(crate) fn verified(folder: &Path) -> Result<Checkpoint, RunError> {
+        let checkpoint = Checkpoint::read(folder)?;
+        // Of the checkpoints of earlier versions, which have no checksums, this much can be said.
+        open(&folder.join(ENCODER))?;
+        open(&folder.join(TRAINING))?;
+        checksums::check_all(folder, &[ENCODER, TRAINING, STATE])?;
+        Ok(checkpoint)
+    }
+
+    /// The folder of the checkpoint that `path` stands for: the checkpoint itself, or a run or its
+    /// `checkpoints/last`, of which the last one counts.
     pub fn find(path: &Path) -> Option<PathBuf> {
-        let folders = [last_checkpoint(path), path.to_owned()];
-        folders.into_iter().find(|folder| folder.join("state.json").exists())
+        if path.join(STATE).exists() {
+            return Some(path.to_owned());
+        }
+        let run = match path.ends_with("checkpoints/last") {
+            true => path.parent()?.parent()?,
+            false => path,
+        };
+        checkpoints::last(run)
     }
 
     /// The folder itself.
@@ -77,7 +122,8 @@ impl Checkpoint {
     /// # Errors
     /// When the file is missing or damaged.
     pub fn encoder(&self) -> Result<TensorFile, RunError> {
-        open(&self.folder.join("encoder.safetensors"))
+        checksums::check(&self.folder, &[ENCODER])?;
+        open(&self.folder.join(ENCODER))
     }
 
     /// Momentum encoder, optimiser and queue.
@@ -85,14 +131,15 @@ impl Checkpoint {
     /// # Errors
     /// When the file is missing or damaged.
     pub fn training(&self) -> Result<TensorFile, RunError> {
-        open(&self.folder.join("training.safetensors"))
+        checksums::check(&self.folder, &[TRAINING])?;
+        open(&self.folder.join(TRAINING))
     }
 }
 
 /// What [`protonce_images::data::Dataset::fingerprint`] said of the images that the run in `run`
 /// learns from, as its last checkpoint tells; none before there is one.
 pub fn data_fingerprint(run: &Path) -> Option<String> {
-    let checkpoint = Checkpoint::read(&last_checkpoint(run)).ok()?;
+    let checkpoint = Checkpoint::read(&checkpoints::last(run)?).ok()?;
     Some(checkpoint.state.data_fingerprint)
 }
 
@@ -105,72 +152,29 @@ fn open(file: &Path) -> Result<TensorFile, RunError> {
     })
 }
 
-/// The last checkpoint of the run in `run`, wherever links lead.
-pub(crate) fn last(run: &Path) -> Option<PathBuf> {
-    let link = last_checkpoint(run);
-    link.join("state.json").exists().then(|| fs::canonicalize(&link).unwrap_or(link))
-}
+/// Numbers of which every bit counts, as text: what reads numbers in JSON may be off by the last bit,
+/// and JSON has no word for "not a number".
+mod exact {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Writes a checkpoint of the run in `run`, makes it the last one and removes all but the newest
-/// `keep` (0: keeps all).
-pub(crate) fn write<E: AsRef<str>, T: AsRef<str>>(
-    run: &Path,
-    state: &CheckpointState,
-    encoder: &[(E, impl TensorData)],
-    training: &[(T, impl TensorData)],
-    keep: usize,
-) -> Result<(), RunError> {
-    let checkpoints = checkpoints_folder(run);
-    let name = position_name(state.epoch, state.step);
-    let scratch = checkpoints.join(format!(".{name}"));
-    let target = checkpoints.join(&name);
-    let failed = |source| write_error(&target)(source);
-    remove_folder(&scratch).map_err(failed)?;
-    fs::create_dir(&scratch).map_err(failed)?;
-    crate::write_tensors(&scratch.join("encoder.safetensors"), encoder, None)?;
-    crate::write_tensors(&scratch.join("training.safetensors"), training, None)?;
-    let text = serde_json::to_vec_pretty(state).map_err(read_error(&target))?;
-    write_file(&scratch.join("state.json"), &text)?;
-    sync_folder(&scratch).map_err(failed)?;
-    // A resumed run may come to the same point again, with the same contents.
-    remove_folder(&target).map_err(failed)?;
-    fs::rename(&scratch, &target).map_err(failed)?;
-    point_at(&last_checkpoint(run), &name).map_err(failed)?;
-    sync_folder(&checkpoints).map_err(failed)?;
-    if keep > 0 {
-        let mut names = numbered_names(&checkpoints);
-        names.retain(|(_, other)| *other != name);
-        names.truncate(names.len().saturating_sub(keep - 1));
-        for (_, old) in names {
-            remove_folder(&checkpoints.join(old)).map_err(failed)?;
-        }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Text(String),
+        /// By earlier versions.
+        Number(f64),
     }
-    Ok(())
-}
 
-/// Makes `link` a symbolic link to `target` in one step, whatever it was before.
-fn point_at(link: &Path, target: &str) -> io::Result<()> {
-    let scratch = link.with_file_name(".last");
-    match fs::remove_file(&scratch) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    pub(super) fn serialize<S: Serializer>(values: &[f64], to: S) -> Result<S::Ok, S::Error> {
+        values.iter().map(f64::to_string).collect::<Vec<_>>().serialize(to)
     }
-    std::os::unix::fs::symlink(target, &scratch)?;
-    fs::rename(&scratch, link)
-}
 
-/// Removes a folder if it exists. It is renamed first: half a checkpoint must not look like one.
-pub(crate) fn remove_folder(folder: &Path) -> io::Result<()> {
-    if !folder.exists() {
-        return Ok(());
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
+        let value = |written| match written {
+            Written::Text(text) => text.parse().map_err(D::Error::custom),
+            Written::Number(number) => Ok(number),
+        };
+        Vec::<Written>::deserialize(from)?.into_iter().map(value).collect()
     }
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    let doomed = folder.with_file_name(format!(".removed-{}", name.trim_start_matches('.')));
-    if folder != doomed {
-        if doomed.exists() {
-            fs::remove_dir_all(&doomed)?;
-        }
-        fs::rename(folder, &doomed)?;
-    }
-    fs::remove_dir_all(&doomed)
 }

@@ -11,6 +11,38 @@ pub enum RunError {
     /// There is a run already.
     #[error("{0} already holds a run: continue it with --resume, or choose another --out")]
     Exists(PathBuf),
+    /// There is what a run leaves, but not its settings.
+    #[error(
+        "{0} has checkpoints or events of a run, but no config.toml: restore that and continue with \
+         --resume, or choose another --out"
+    )]
+    Remains(PathBuf),
+    /// There was a checkpoint and there is none now.
+    #[error(
+        "{0} tells in events.jsonl of a checkpoint, but has none: restore its checkpoints, or choose \
+         another --out for a new run"
+    )]
+    Lost(PathBuf),
+    /// None of the checkpoints is whole.
+    #[error(
+        "{run} has no whole checkpoint ({reason}): restore one, or choose another --out for a new run"
+    )]
+    NoneWhole {
+        /// The run.
+        run: PathBuf,
+        /// What is wrong with the newest.
+        reason: String,
+    },
+    /// Another process trains in the same folder.
+    #[error(
+        "{run} is in use: {holder} trains there; wait for its end or stop it, or choose another --out"
+    )]
+    InUse {
+        /// The run.
+        run: PathBuf,
+        /// The process and its host, as far as that can be read.
+        holder: String,
+    },
     /// There is no run.
     #[error(
         "{0} holds no run to continue: expected a config.toml in it; start one without --resume"

@@ -21,23 +21,31 @@ pub(crate) struct EventWriter {
     path: PathBuf,
     file: File,
     length: u64,
+    /// Whether what lies beyond `length` is still to be cut off.
+    uncut: bool,
 }
 
 impl EventWriter {
-    /// Opens the log of the run in `run` and keeps its first `length` bytes.
+    /// Opens the log of the run in `run` to go on after its first `length` bytes, or after the whole lines
+    /// that there are of these. What lies beyond is cut off by the next event, so that who opens the
+    /// log and does nothing loses nothing.
     pub(crate) fn open(run: &Path, length: u64) -> Result<EventWriter, RunError> {
         let path = events_file(run);
         let mut options = OpenOptions::new();
-        let file = options.create(true).truncate(false).write(true).open(&path);
+        let file = options.create(true).truncate(false).read(true).write(true).open(&path);
         let mut file = file.map_err(write_error(&path))?;
-        file.set_len(length).map_err(write_error(&path))?;
-        file.seek(SeekFrom::Start(length)).map_err(write_error(&path))?;
-        Ok(EventWriter { path, file, length })
+        let length = whole_lines(&mut file, length).map_err(read_error(&path))?;
+        Ok(EventWriter { path, file, length, uncut: true })
     }
 
     pub(crate) fn append(&mut self, event: &Event) -> Result<(), RunError> {
         let mut line = serde_json::to_vec(event).map_err(read_error(&self.path))?;
         line.push(b'\n');
+        if self.uncut {
+            self.file.set_len(self.length).map_err(write_error(&self.path))?;
+            self.file.seek(SeekFrom::Start(self.length)).map_err(write_error(&self.path))?;
+            self.uncut = false;
+        }
         // In one call, so that a reader never sees half a line.
         self.file.write_all(&line).map_err(write_error(&self.path))?;
         self.length += line.len() as u64;
@@ -53,6 +61,23 @@ impl EventWriter {
     pub(crate) fn sync(&self) -> Result<(), RunError> {
         self.file.sync_data().map_err(write_error(&self.path))
     }
+}
+
+/// Bytes of the whole lines among the first `length` of a file.
+fn whole_lines(file: &mut File, length: u64) -> io::Result<u64> {
+    let mut end = length.min(file.metadata()?.len());
+    let mut block = Vec::new();
+    while end > 0 {
+        let start = end.saturating_sub(1 << 16);
+        file.seek(SeekFrom::Start(start))?;
+        block.clear();
+        Read::by_ref(file).take(end - start).read_to_end(&mut block)?;
+        if let Some(newline) = block.iter().rposition(|&byte| byte == b'\n') {
+            return Ok(start + newline as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
 }
 
 /// The events of the run in `run`, so far.

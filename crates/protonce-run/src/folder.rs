@@ -11,31 +11,51 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::checkpoint::{self, Checkpoint, CheckpointState, remove_folder};
+use crate::checkpoint::{Checkpoint, CheckpointState};
+use crate::checkpoints::{self, remove_folder};
 use crate::error::{read_error, write_error};
 use crate::event_log::EventWriter;
+use crate::lock::Lock;
 use crate::paths::{
-    checkpoints_folder, config_file, convolutions_file, embeddings_file, position_name,
-    prototypes_file, prototypes_folder,
+    checkpoints_folder, config_file, convolutions_file, embeddings_file, events_file,
+    position_name, prototypes_file, prototypes_folder,
 };
 use crate::{
-    Config, Event, Granularity, PrototypesFile, RunError, TensorData, write_embeddings, write_file,
+    Config, Event, Granularity, PrototypesFile, RunError, TensorData, read_events,
+    write_embeddings, write_file,
 };
 
-/// An open run.
+/// An open run, which no other process can open while this one has it.
 pub struct RunFolder {
     path: PathBuf,
     events: EventWriter,
+    /// Epochs and steps of the last checkpoint that is known to be whole.
+    last: Option<(usize, usize)>,
+    _lock: Lock,
+}
+
+/// A run that was opened.
+pub struct Opened {
+    /// The run.
+    pub folder: RunFolder,
+    /// What it goes on from; none at its beginning.
+    pub checkpoint: Option<Checkpoint>,
+    /// What the user should know, one sentence each.
+    pub remarks: Vec<String>,
 }
 
 impl RunFolder {
-    /// Makes sure that there is no run in `path`.
+    /// Makes sure that there is no run in `path`, nor what is left of one.
     ///
     /// # Errors
     /// When there is one.
     pub fn vacant(path: &Path) -> Result<(), RunError> {
-        match config_file(path).exists() {
-            true => Err(RunError::Exists(path.to_owned())),
+        if config_file(path).exists() {
+            return Err(RunError::Exists(path.to_owned()));
+        }
+        let events = fs::metadata(events_file(path)).is_ok_and(|events| events.len() > 0);
+        match events || checkpoints::any(path) {
+            true => Err(RunError::Remains(path.to_owned())),
             false => Ok(()),
         }
     }
@@ -44,45 +64,66 @@ impl RunFolder {
     /// computed, in whatever form the encoder gives it.
     ///
     /// # Errors
-    /// When there is a run, or the folder cannot be written.
+    /// When there is a run, another process has begun one, or the folder cannot be written.
     pub fn create(
         path: &Path,
         config: &Config,
         conv_plan: &impl Serialize,
-    ) -> Result<RunFolder, RunError> {
+    ) -> Result<Opened, RunError> {
+        fs::create_dir_all(path).map_err(write_error(path))?;
+        let (lock, remark) = Lock::take(path)?;
+        // Another process may have begun one, and even have ended, while this one prepared.
         RunFolder::vacant(path)?;
-        for folder in [path.to_owned(), checkpoints_folder(path), prototypes_folder(path)] {
+        for folder in [checkpoints_folder(path), prototypes_folder(path)] {
             fs::create_dir_all(&folder).map_err(write_error(&folder))?;
         }
-        let run = RunFolder { path: path.to_owned(), events: EventWriter::open(path, 0)? };
+        let events = EventWriter::open(path, 0)?;
+        let folder = RunFolder { path: path.to_owned(), events, last: None, _lock: lock };
         let file = convolutions_file(path);
         let text = serde_json::to_vec_pretty(conv_plan).map_err(read_error(&file))?;
         write_file(&file, &text)?;
         // Last: a folder with settings is a run.
-        run.write_settings(config)?;
-        Ok(run)
+        folder.write_settings(config)?;
+        Ok(Opened { folder, checkpoint: None, remarks: remark.into_iter().collect() })
     }
 
-    /// Opens the run in `path` to continue it from its last checkpoint, if it has one. Events
-    /// that were written after that checkpoint are dropped: they will happen again.
+    /// Opens the run in `path` to continue it from its last whole checkpoint, if it has one. Events
+    /// that were written after that checkpoint are dropped with the next one: they will happen again.
     ///
     /// # Errors
-    /// When there is no run, or its files cannot be read or written.
-    pub fn resume(path: &Path) -> Result<(RunFolder, Option<Checkpoint>), RunError> {
+    /// When there is no run, another process trains in it, its files cannot be read or written, or it
+    /// had checkpoints of which none is left whole.
+    pub fn resume(path: &Path) -> Result<Opened, RunError> {
         if !config_file(path).exists() {
             return Err(RunError::NotARun(path.to_owned()));
         }
-        sweep(path);
-        let checkpoint =
-            checkpoint::last(path).map(|folder| Checkpoint::read(&folder)).transpose()?;
-        if let Some(checkpoint) = &checkpoint {
-            // Damage is noticed before any event is dropped.
-            checkpoint.encoder()?;
-            checkpoint.training()?;
+        let (lock, remark) = Lock::take(path)?;
+        let mut remarks: Vec<String> = remark.into_iter().collect();
+        let found = checkpoints::last_whole(path)?;
+        if found.is_none() && had_checkpoint(path) {
+            return Err(RunError::Lost(path.to_owned()));
         }
-        let kept = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.state.events);
+        sweep(path);
+        let checkpoint = found.map(|(checkpoint, more)| {
+            remarks.extend(more);
+            checkpoint
+        });
+        // A copy may lack what is empty.
+        for folder in [checkpoints_folder(path), prototypes_folder(path)] {
+            fs::create_dir_all(&folder).map_err(write_error(&folder))?;
+        }
+        let state = checkpoint.as_ref().map(|checkpoint| &checkpoint.state);
+        let kept = state.map_or(0, |state| state.events);
         let events = EventWriter::open(path, kept)?;
-        Ok((RunFolder { path: path.to_owned(), events }, checkpoint))
+        if events.length() < kept {
+            remarks.push(
+                "events.jsonl is shorter than it was at the checkpoint: what happened before has a gap"
+                    .to_owned(),
+            );
+        }
+        let last = state.map(|state| (state.epoch, state.step));
+        let folder = RunFolder { path: path.to_owned(), events, last, _lock: lock };
+        Ok(Opened { folder, checkpoint, remarks })
     }
 
     /// How convolutions are computed, as the run began; the default of `T` in a run from before this
@@ -130,7 +171,7 @@ impl RunFolder {
 
     /// The folder of the last checkpoint.
     pub fn last(&self) -> Option<PathBuf> {
-        checkpoint::last(&self.path)
+        checkpoints::last(&self.path)
     }
 
     /// Appends a line to `events.jsonl`.
@@ -151,8 +192,9 @@ impl RunFolder {
         format!("checkpoints/{}", position_name(epoch, step))
     }
 
-    /// Writes a checkpoint, makes it the last one and removes all but the newest `keep` (0: keeps
-    /// all).
+    /// Writes a checkpoint, makes it the last one and removes those that it replaces: earlier ones that
+    /// were only passing, and of the others all but the newest `keep` (0: keeps all). `prototypes` is
+    /// the epoch whose E-step's prototypes are needed to go on from it.
     ///
     /// # Errors
     /// When it cannot be written; the last checkpoint is then the one before.
@@ -161,16 +203,19 @@ impl RunFolder {
         state: &CheckpointState,
         encoder: &[(E, impl TensorData)],
         training: &[(T, impl TensorData)],
+        prototypes: Option<usize>,
         keep: usize,
     ) -> Result<(), RunError> {
-        let target = self.path.join(self.checkpoint_path(state.epoch, state.step));
-        if self.last() == fs::canonicalize(&target).ok() && target.exists() {
+        let position = (state.epoch, state.step);
+        if self.last == Some(position) {
             // Stopped where it was resumed: everything is on disk already.
             return Ok(());
         }
         // What the checkpoint says of the events must be true after a power cut too.
         self.events.sync()?;
-        checkpoint::write(&self.path, state, encoder, training, keep)
+        checkpoints::write(&self.path, state, encoder, training, prototypes, keep)?;
+        self.last = Some(position);
+        Ok(())
     }
 
     /// Writes the prototypes of the E-step that begins `epoch`.
@@ -202,12 +247,28 @@ impl RunFolder {
     }
 }
 
-/// Removes what a killed process left half-written in the run in `run`.
+/// Whether the events of the run in `run` tell of a checkpoint that was written: more happened after its
+/// event. The last event alone may be of one that a kill or a full disk prevented.
+fn had_checkpoint(run: &Path) -> bool {
+    let events = read_events(run).unwrap_or_default();
+    let earlier = events.len().saturating_sub(1);
+    events[..earlier].iter().any(|event| matches!(event, Event::Checkpoint { .. }))
+}
+
+/// Removes what a killed process left half-written in the run in `run`, and no other hidden file.
 fn sweep(run: &Path) {
+    let is_ours = |name: &str| {
+        let number = name.rsplit('.').next().unwrap_or_default();
+        let scratch = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        name.starts_with('.') && scratch
+            || name.starts_with(".epoch-")
+            || name.starts_with(".removed-")
+            || name == ".last"
+    };
     for folder in [run.to_owned(), checkpoints_folder(run), prototypes_folder(run)] {
         let Ok(entries) = fs::read_dir(folder) else { continue };
         for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().starts_with('.') {
+            if is_ours(&entry.file_name().to_string_lossy()) {
                 // Best effort: what stays is harmless and replaced by the next write.
                 let _ = remove_folder(&entry.path());
                 let _ = fs::remove_file(entry.path());

@@ -25,7 +25,7 @@
 //! # use protonce_run::{Config, Granularity, Measures};
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let config = Config::resolve([Config::preset("small").unwrap()]).unwrap();
-//! # let mut run = RunFolder::create(folder.path(), &config, &()).unwrap();
+//! # let mut run = RunFolder::create(folder.path(), &config, &()).unwrap().folder;
 //! # let (loss, instance_loss, instance_accuracy) = (2.5, 2.5, 9.0);
 //! # let (prototype_loss, prototype_accuracy) = (None, None);
 //! # let measures =
@@ -43,11 +43,14 @@
 //! | `config.toml` | [`Config`] |
 //! | `events.jsonl` | a line per [`Event`] |
 //! | `convolutions.json` | whatever the encoder gives, see [`RunFolder::create`] |
-//! | `checkpoints/epoch-NNNN/`, `checkpoints/last` | [`Checkpoint`] |
+//! | `checkpoints/epoch-NNNN/`, `checkpoints/last` | [`Checkpoint`]; the name of the newest |
+//! | `lock` | locked by the process that trains, see [`RunFolder`] |
 //! | `prototypes/epoch-NNNN.safetensors` | [`PrototypesFile`] |
 //! | `prototypes/embeddings.safetensors` | [`write_embeddings`], [`read_embeddings`] |
 
 mod checkpoint;
+mod checkpoints;
+mod checksums;
 mod command;
 mod encoder_config;
 mod error;
@@ -55,6 +58,7 @@ mod event;
 mod event_log;
 mod file;
 mod folder;
+mod lock;
 mod order;
 mod paths;
 mod prototypes_file;
@@ -62,14 +66,14 @@ mod recommended;
 mod settings;
 mod tensor_file;
 
-pub use checkpoint::{Checkpoint, CheckpointState, data_fingerprint};
+pub use checkpoint::{Checkpoint, CheckpointState, Interval, data_fingerprint};
 pub use command::text;
 pub use encoder_config::{Architecture, EncoderConfig, Head, Stem};
 pub use error::RunError;
 pub use event::{Event, Floor, Measures, Observer, Progress, Task};
 pub use event_log::{EventFollower, FollowedEvent, LogChange, read_events};
 pub use file::{replace, write_file};
-pub use folder::RunFolder;
+pub use folder::{Opened, RunFolder};
 pub use order::order;
 pub use paths::{
     config_file, embeddings_file, epoch_of, events_file, prototype_files, prototypes_file,

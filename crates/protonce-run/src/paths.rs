@@ -31,9 +31,14 @@ pub fn checkpoints_folder(run: &Path) -> PathBuf {
     run.join("checkpoints")
 }
 
-/// The link to the newest checkpoint.
-pub fn last_checkpoint(run: &Path) -> PathBuf {
+/// The file that names the newest checkpoint, `checkpoints/last`.
+pub fn last_file(run: &Path) -> PathBuf {
     checkpoints_folder(run).join("last")
+}
+
+/// The file that is locked by the process that trains, `lock`.
+pub fn lock_file(run: &Path) -> PathBuf {
+    run.join("lock")
 }
 
 /// The folder of the prototypes and embeddings of the E-steps.
@@ -79,7 +84,7 @@ pub(crate) fn position_name(epoch: usize, step: usize) -> String {
 
 /// The epoch and step that a name tells, as `epoch-0020`, `epoch-0020-step-000300` or
 /// `epoch-0020.safetensors`.
-fn position_in_name(name: &str) -> Option<(usize, usize)> {
+pub(crate) fn position_in_name(name: &str) -> Option<(usize, usize)> {
     let name = name.strip_suffix(".safetensors").unwrap_or(name);
     let (epoch, step) = name.strip_prefix("epoch-")?.split_once("-step-").unzip();
     let epoch = epoch.or_else(|| name.strip_prefix("epoch-"))?;

@@ -480,7 +480,12 @@ protonce_images::settings! {
         /// Epochs between two checkpoints.
         save_every: usize = 1, shown_as("EPOCHS"), positive(), changeable();
 
-        /// Newest checkpoints to keep; 0: all.
+        /// Minutes after which a checkpoint is made between two of these, in the middle of an epoch too; the
+        /// next one replaces it. 0: never.
+        #[serde(default = "ten")]
+        save_minutes: f64 = ten(), shown_as("MINUTES"), not_negative(), changeable();
+
+        /// Newest checkpoints to keep, beside one by time; 0: all.
         keep: usize = 3, shown_as("N"), changeable();
 
         ["Evaluation"]
@@ -501,6 +506,10 @@ fn every_epoch() -> usize {
 
 fn one() -> f64 {
     1.0
+}
+
+fn ten() -> f64 {
+    10.0
 }
 
 /// Settings that follow from the image size where no layer sets them.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::result::table;
 use super::split::Labels;
 use super::{EvalCommand, EvalResult, cluster, knn, linear, semi, svm};
+use crate::output::print;
 
 #[derive(Args)]
 pub struct Options {
@@ -59,13 +60,12 @@ pub fn run(command: &EvalCommand<Options>) -> anyhow::Result<()> {
     let benchmark = prepared.split.benchmark;
     if options.markdown {
         let figures: Vec<_> = results.into_iter().flat_map(|result| result.figures).collect();
-        print!("{}", table(&figures, benchmark, &prepared.args.name()));
-        return Ok(());
+        return Ok(print(table(&figures, benchmark, &prepared.args.name()))?);
     }
     let json: Map<String, Value> =
         results.iter().map(|result| (result.name.to_owned(), result.json.clone())).collect();
     let figures = results.into_iter().flat_map(|result| result.figures).collect();
-    EvalResult { name: "all", figures, json: Value::Object(json) }.show(&prepared);
+    EvalResult { name: "all", figures, json: Value::Object(json) }.show(&prepared)?;
     Ok(())
 }
 

@@ -116,7 +116,7 @@ fn draw(prepared: &Prepared, output: Output, queries: usize, file: &Path) -> any
     }
     let title = "Test images and the training images nearest to them; framed: of another class";
     save_png(file, &neighbour_grid(title, &rows, FOUND as u32, 72)?)?;
-    eprintln!("{queries} test images with their neighbours: {}", file.display());
+    say!("{queries} test images with their neighbours: {}", file.display());
     Ok(())
 }
 

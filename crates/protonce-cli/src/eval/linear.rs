@@ -92,11 +92,11 @@ pub fn exact(prepared: &Prepared, options: &Exact) -> anyhow::Result<EvalResult>
         anyhow::bail!("no strength of regularisation was given: expected --c");
     };
     if !fit.converged {
-        eprintln!("warning: not converged after {} passes over the features", fit.passes);
+        say!("warning: not converged after {} passes over the features", fit.passes);
     }
     let accuracy = top_accuracy(&fit.classifier.scores(&features.test), &features.test_labels);
     for (c, top1) in &held_out {
-        eprintln!("C {c:>8}: {top1:.2} % of the held-out training images right");
+        say!("C {c:>8}: {top1:.2} % of the held-out training images right");
     }
     let held_out: Vec<Value> =
         held_out.iter().map(|(c, top1)| json!({ "c": c, "top1": top1 })).collect();

@@ -40,8 +40,7 @@ impl<Options: Args> EvalCommand<Options> {
         measure: impl FnOnce(&Prepared, &Options) -> anyhow::Result<EvalResult>,
     ) -> anyhow::Result<()> {
         let prepared = self.args.prepare()?;
-        measure(&prepared, &self.options)?.show(&prepared);
-        Ok(())
+        Ok(measure(&prepared, &self.options)?.show(&prepared)?)
     }
 }
 

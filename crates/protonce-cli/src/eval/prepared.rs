@@ -95,7 +95,7 @@ impl<'a> Prepared<'a> {
                 last = done;
                 bar.set_position(done as u64);
             },
-            &mut |warning| bar.suspend(|| eprintln!("warning: {warning}")),
+            &mut |warning| bar.suspend(|| say!("warning: {warning}")),
         )?;
         bar.finish_and_clear();
         if last > 0 {

@@ -8,14 +8,14 @@ use protonce_images::views::Unreadable;
 
 /// Names an image that cannot be read.
 pub fn skipped(bad: &Unreadable) {
-    eprintln!("warning: skipped {}: {}", bad.name, bad.reason);
+    say!("warning: skipped {}: {}", bad.name, bad.reason);
 }
 
 /// Advice where gradient descent ended at a cross-entropy no better than guessing gives.
 pub fn warn_of_guessing(loss: Option<f64>, classes: usize, rate: &str) {
     let guessing = (classes as f64).ln();
     if let Some(loss) = loss.filter(|loss| *loss >= guessing) {
-        eprintln!(
+        say!(
             "warning: the loss ended at {loss:.2}, and guessing gives {guessing:.2}: a learning rate for \
              other features than these; use a tenth of {rate}"
         );
@@ -50,7 +50,7 @@ pub fn show_on<'a>(
         SupervisedProgress::Skipped(bad) => bar.suspend(|| skipped(&bad)),
         SupervisedProgress::Epoch(epoch, loss) => {
             losses.push(loss);
-            bar.suspend(|| eprintln!("epoch {epoch}/{epochs}: loss {loss:.4}"));
+            bar.suspend(|| say!("epoch {epoch}/{epochs}: loss {loss:.4}"));
         }
     }
 }

@@ -7,6 +7,7 @@ use protonce_images::data::Benchmark;
 use serde_json::{Value, json};
 
 use super::Prepared;
+use crate::output::{OutputError, print_line, show};
 
 /// One figure.
 pub struct Figure {
@@ -42,12 +43,16 @@ pub struct EvalResult {
 }
 
 impl EvalResult {
-    /// Prints the table on stderr and, if asked, the JSON on stdout.
-    pub fn show(&self, prepared: &Prepared) {
+    /// Prints the table; if asked for JSON, that, and the table on stderr.
+    ///
+    /// # Errors
+    /// When stdout is closed or full.
+    pub fn show(&self, prepared: &Prepared) -> Result<(), OutputError> {
         let benchmark = prepared.split.benchmark;
-        eprint!("{}", table(&self.figures, benchmark, &prepared.args.name()));
-        if !prepared.args.json {
-            return;
+        let json = prepared.args.json;
+        show(table(&self.figures, benchmark, &prepared.args.name()), json)?;
+        if !json {
+            return Ok(());
         }
         let mut object = json!({ self.name: self.json, "benchmark": benchmark });
         let beside = self.figures.iter().flat_map(|ours| published(benchmark, &ours.evaluation));
@@ -62,7 +67,7 @@ impl EvalResult {
                 "images": images, "seconds": seconds, "images_per_second": images as f64 / seconds,
             });
         }
-        println!("{object}");
+        print_line(&object)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::images::write_classes;
-use crate::{protonce, refuse, stderr, succeed, tiny_pretrain};
+use crate::{checkpoint, protonce, refuse, stderr, stdout, succeed, tiny_pretrain};
 
 /// Writes `[rows, 2]` float32 values as numpy does.
 fn write_npy(path: &Path, values: &[f32]) {
@@ -64,7 +64,7 @@ fn the_number_of_heaps_is_suggested() {
     let row = |index: usize| [(index % 4) as f32 * 10.0, (index / 4) as f32 * 0.01 + 1.0];
     write_npy(&file, &(0..80).flat_map(row).collect::<Vec<f32>>());
     let output = succeed(cluster(&file, &out, &["--suggest", "--start", "plus-plus"]));
-    assert!(stderr(&output).contains("4 clusters stand apart best"), "{}", stderr(&output));
+    assert!(stdout(&output).contains("4 clusters stand apart best"), "{}", stdout(&output));
     assert!(image::open(out.join("suggest.png")).unwrap().width() > 500);
 }
 
@@ -150,8 +150,7 @@ fn rare_expectations_from_reused_keys_survive_a_stop_to_the_same_bits() {
     assert!(stderr(&output).contains("stopped and saved"));
     succeed(protonce(&["pretrain", "--out", run("stopped").to_str().unwrap(), "--resume"]));
     assert_eq!(expectations(&run("stopped")), found);
-    let weights = |name: &str| {
-        std::fs::read(run(name).join("checkpoints/last/training.safetensors")).unwrap()
-    };
+    let weights =
+        |name: &str| std::fs::read(checkpoint(&run(name)).join("training.safetensors")).unwrap();
     assert!(weights("stopped") == weights("whole"), "the same bits");
 }

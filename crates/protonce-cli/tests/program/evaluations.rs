@@ -1,11 +1,11 @@
 //! Evaluations of an encoder: what they print, and what they leave alone.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
 use crate::images::{jpeg, write_classes};
-use crate::{protonce, refuse, stderr, succeed, tiny_pretrain};
+use crate::{checkpoint, protonce, refuse, stderr, succeed, tiny_pretrain};
 
 /// A run, and training and test images of three classes.
 struct Trained {
@@ -51,7 +51,7 @@ fn percent(value: &Value) -> bool {
 #[test]
 fn all_evaluations_give_their_figures() {
     let trained = Trained::new();
-    let encoder = PathBuf::from(trained.path("run/checkpoints/last/encoder.safetensors"));
+    let encoder = checkpoint(Path::new(&trained.path("run"))).join("encoder.safetensors");
     let before = std::fs::read(&encoder).unwrap();
     let found = trained.json("all", &["--skip", "semi"]);
     let all = &found["all"];

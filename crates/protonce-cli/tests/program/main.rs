@@ -5,21 +5,25 @@
 
 mod browser;
 mod cluster;
+mod copies;
 mod data;
 mod evaluations;
 mod images;
 mod large;
 mod live;
+mod lock;
 mod manual;
+mod output;
 mod plan;
 mod refusals;
 mod report;
 mod resume;
 mod runs;
 mod settings;
+mod signals;
 mod weights;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// `protonce` with arguments, not yet started.
@@ -41,6 +45,15 @@ fn tiny_pretrain(data: &str, out: &Path, more: &[&str]) -> Command {
     }
     command.args(more);
     command
+}
+
+/// The folder of a run's last checkpoint.
+fn checkpoint(run: &Path) -> PathBuf {
+    protonce_run::Checkpoint::find(run).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn stderr(output: &Output) -> String {

@@ -7,18 +7,19 @@ use std::time::{Duration, Instant, SystemTime};
 use protonce_run::PrototypesFile;
 
 use crate::images::write_classes;
-use crate::{refuse, succeed, tiny_pretrain};
+use crate::{checkpoint, refuse, succeed, tiny_pretrain};
 
 const EPOCHS: &str = "14";
 
 /// Every file of the last checkpoint that training depends on.
 pub fn last_checkpoint(run: &Path) -> [Vec<u8>; 2] {
     ["encoder.safetensors", "training.safetensors"]
-        .map(|file| std::fs::read(run.join("checkpoints/last").join(file)).unwrap())
+        .map(|file| std::fs::read(checkpoint(run).join(file)).unwrap())
 }
 
-/// Events of a run, without how long things took.
-fn events(run: &Path) -> Vec<serde_json::Value> {
+/// Events of a run, without how long things took and on how many threads, and without the checkpoints in
+/// the middle of an epoch, which depend on that.
+pub fn events(run: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
     let timings = ["seconds", "images_per_second", "waited", "embedding_seconds"];
     text.lines()
@@ -27,8 +28,10 @@ fn events(run: &Path) -> Vec<serde_json::Value> {
             let fields = event.as_object_mut().unwrap();
             fields.retain(|name, _| !timings.contains(&name.as_str()));
             fields.remove("clustering_seconds");
+            fields.remove("threads");
             event
         })
+        .filter(|event| event["event"] != "checkpoint" || event["step"] == 0)
         .collect()
 }
 
@@ -56,7 +59,7 @@ fn resume_after_kill_is_bit_identical() {
             true => &["--epochs", EPOCHS, "--resume"],
             false => &["--epochs", EPOCHS],
         };
-        let last = || std::fs::read_link(killed.join("checkpoints/last")).ok();
+        let last = || std::fs::read_to_string(killed.join("checkpoints/last")).ok();
         let before = last();
         let mut command = tiny_pretrain(data, &killed, resume);
         let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
@@ -78,37 +81,6 @@ fn resume_after_kill_is_bit_identical() {
 
     assert!(last_checkpoint(&whole) == last_checkpoint(&killed), "the weights differ");
     assert_eq!(events(&whole), events(&killed));
-}
-
-#[cfg(unix)]
-#[test]
-fn interrupt_finishes_the_step_and_resume_is_bit_identical() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    write_classes(&data, &["a", "b", "c"], 13);
-    let data = data.to_str().unwrap();
-    let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
-    let settings = ["--epochs", "3", "--log-every", "2"];
-    succeed(tiny_pretrain(data, &whole, &settings));
-
-    let mut command = tiny_pretrain(data, &stopped, &settings);
-    let child = command.stderr(Stdio::piped()).spawn().unwrap();
-    // Once the second epoch, which has prototypes, is under way.
-    let events_file = stopped.join("events.jsonl");
-    let mut waited = 0;
-    while !std::fs::read_to_string(&events_file).unwrap_or_default().contains("expectation") {
-        std::thread::sleep(Duration::from_millis(5));
-        waited += 1;
-        assert!(waited < 60_000, "the run does not get to its second epoch");
-    }
-    // SAFETY: kill(2) takes plain numbers; the process is our child and not yet waited for.
-    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "an interrupted run ends well");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("--resume"));
-
-    succeed(tiny_pretrain(data, &stopped, &["--resume", "--epochs", "3", "--log-every", "2"]));
-    assert!(last_checkpoint(&whole) == last_checkpoint(&stopped), "the weights differ");
 }
 
 /// Has a command write no file beyond 10 MB, as on a disk that is nearly full: events and prototypes
@@ -179,7 +151,7 @@ const EVERY_OPTION: &str = "--head mlp-bn --queue-negatives other-prototypes --d
     --local-views 2 --local-size 8 --decorrelation 0.05 --schedule cosine-by-step \
     --lr-warmup 0.2 --momentum-schedule cosine --prototype-weight 0.5 --initial-size 8 \
     --bn-splits 2 --solarise-probability 0.2 --key-views weak --hierarchy tree --prototype-ramp 1 \
-    --epochs 4";
+    --expectation bank --warm-start --freeze-stages 1 --shuffle local --log-every 3 --epochs 4";
 
 #[test]
 fn every_option_at_once_resumes_to_the_same_bits_on_any_loader_threads() {
@@ -196,8 +168,39 @@ fn every_option_at_once_resumes_to_the_same_bits_on_any_loader_threads() {
     let stopped = with(&["--loader-threads", "3", "--max-steps", "12"]);
     succeed(tiny_pretrain(data, &run("stopped"), &stopped));
     succeed(tiny_pretrain(data, &run("stopped"), &with(&["--loader-threads", "2", "--resume"])));
-    let [whole, stopped] = ["whole", "stopped"].map(|name| last_checkpoint(&run(name)));
-    assert!(whole == stopped, "the weights differ");
+    assert!(
+        last_checkpoint(&run("whole")) == last_checkpoint(&run("stopped")),
+        "the weights differ"
+    );
+    assert_eq!(events(&run("whole")), events(&run("stopped")));
+
+    // With a checkpoint at every step, killed after one in the middle of the first epoch, of one with
+    // prototypes, and of the last.
+    let killed = run("killed");
+    let last = || std::fs::read_to_string(killed.join("checkpoints/last")).unwrap_or_default();
+    for (attempt, epoch) in
+        ["epoch-0000-step", "epoch-0002-step", "epoch-0003-step"].iter().enumerate()
+    {
+        let mut every_step = with(&["--loader-threads", "2", "--save-minutes", "1e-9"]);
+        if attempt > 0 {
+            every_step.push("--resume");
+        }
+        let mut command = tiny_pretrain(data, &killed, &every_step);
+        let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        while !last().starts_with(epoch) {
+            assert_eq!(child.try_wait().unwrap(), None, "the run ended before its kill");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        println!("killed at {}", last());
+    }
+    succeed(tiny_pretrain(data, &killed, &with(&["--resume"])));
+    assert!(last_checkpoint(&run("whole")) == last_checkpoint(&killed), "the weights differ");
+    assert_eq!(events(&run("whole")), events(&killed));
+    let left = std::fs::read_dir(killed.join("checkpoints")).unwrap().flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    assert!(!left.iter().any(|name| name.contains("step")), "{left:?}");
 
     // The prototypes of a tree: images that share a fine one share a coarse one.
     let prototypes = run("whole").join("prototypes/epoch-0003.safetensors");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::images::write_classes;
-use crate::{protonce, stderr, succeed, tiny_pretrain};
+use crate::{checkpoint, protonce, stderr, succeed, tiny_pretrain};
 
 fn data_in(folder: &Path) -> String {
     let data = folder.join("data");
@@ -27,7 +27,8 @@ fn a_run_leaves_what_it_promises_and_json_is_alone_on_stdout() {
         "config.toml",
         "convolutions.json",
         "events.jsonl",
-        "checkpoints/last/encoder.safetensors",
+        "checkpoints/last",
+        "checkpoints/epoch-0003/encoder.safetensors",
         "checkpoints/epoch-0002/state.json",
         "checkpoints/epoch-0003/training.safetensors",
         "prototypes/epoch-0001.safetensors",
@@ -151,7 +152,7 @@ fn a_tuned_run_goes_on_as_it_began_whatever_became_of_the_cache() {
     };
     let [whole, again, stopped] = ["whole", "again", "stopped"].map(|run| folder.path().join(run));
     let read = |run: &Path, file: &str| std::fs::read(run.join(file)).unwrap();
-    let weights = |run: &Path| read(run, "checkpoints/last/training.safetensors");
+    let weights = |run: &Path| std::fs::read(checkpoint(run).join("training.safetensors")).unwrap();
 
     tuned(&whole, &["--tune", "on"]);
     let choices: serde_json::Value =
@@ -179,7 +180,7 @@ fn checkpointed_blocks_train_to_the_same_bits() {
     let [plain, checkpointed] = [&[][..], &["--checkpoint-blocks"]].map(|more| {
         let run = folder.path().join(format!("run{}", more.len()));
         succeed(tiny_pretrain(&data, &run, &[&["--epochs", "2"], more].concat()));
-        std::fs::read(run.join("checkpoints/last/training.safetensors")).unwrap()
+        std::fs::read(checkpoint(&run).join("training.safetensors")).unwrap()
     });
     assert!(plain == checkpointed);
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::images::{picture, write_classes};
-use crate::{protonce, refuse, stderr, succeed, tiny_pretrain};
+use crate::{protonce, refuse, stdout, succeed, tiny_pretrain};
 
 /// A run, trained with whatever `more` adds.
 fn run_in(folder: &Path, more: &[&str]) -> (String, String) {
@@ -68,7 +68,7 @@ fn a_run_goes_out_with_a_card_and_means_the_same_wherever_weights_are_asked_for(
     let text = refuse(protonce(&["weights", "export", &run, "--to", "keras", "--out", "x"]), 2);
     assert!(text.contains("torchvision, timm"), "{text}");
     let pcl = folder.path().join("weights.pcl");
-    let text = stderr(&succeed(protonce(&["weights", "show", pcl.to_str().unwrap()])));
+    let text = stdout(&succeed(protonce(&["weights", "show", pcl.to_str().unwrap()])));
     assert!(text.contains("module.encoder_k.conv1.weight (no part"), "{text}");
 }
 

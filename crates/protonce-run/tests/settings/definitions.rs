@@ -60,7 +60,7 @@ fn a_run_goes_on_with_another_value_of_a_changeable_setting_and_of_no_other() {
         assert_eq!(conflict, (!setting.changeable).then_some(expected), "{}", setting.name);
     }
     let changeable = Config::settings().into_iter().filter(|setting| setting.changeable);
-    assert_eq!(changeable.count(), 15);
+    assert_eq!(changeable.count(), 16);
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! The batches of one epoch's M-step, how long they took, and the batches of one look at every image.
 //!
-//! Enters: batches of image indices; for an epoch that goes on, from the step at which it does. Leaves:
-//! their views, in order, with the images and seconds that the run's log reports.
+//! Enters: batches of image indices; for an epoch that goes on, from the step at which it does, with what
+//! went by before. Leaves: their views, in order, with the images and seconds that the run's log reports.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use protonce_images::data::Dataset;
 use protonce_images::views::{Batch, Crops, Loader, LoaderError, LoaderOptions, ViewConfig};
-use protonce_run::Config;
+use protonce_run::{Config, Interval};
 use tch::Device;
 
 /// The batches of an epoch.
@@ -17,26 +17,19 @@ pub(super) struct Batches {
     /// Steps of the whole epoch, those before a resumption included.
     steps: usize,
     start: Instant,
+    /// Images trained on since the start.
     images: usize,
-    /// What [`Batches::since_log`] has told.
+    /// What went by of the epoch before the start.
+    before: Interval,
+    /// The part of the epoch that [`Batches::since_log`] has told.
     logged: Interval,
 }
 
-/// What went by since something began.
-pub(super) struct Interval {
-    /// Images trained on.
-    pub(super) images: usize,
-    /// Seconds of wall time.
-    pub(super) seconds: f64,
-    /// Seconds of these in which training waited for views.
-    pub(super) waited: f64,
-}
-
 impl Batches {
-    /// The batches that `loader` makes, of an epoch of `steps` steps in all.
-    pub(super) fn new(loader: Loader, steps: usize) -> Batches {
-        let logged = Interval { images: 0, seconds: 0.0, waited: 0.0 };
-        Batches { loader, steps, start: Instant::now(), images: 0, logged }
+    /// The batches that `loader` makes, of an epoch of `steps` steps in all, of which `before` went by and
+    /// `logged` is told.
+    pub(super) fn new(loader: Loader, steps: usize, before: Interval, logged: Interval) -> Batches {
+        Batches { loader, steps, start: Instant::now(), images: 0, before, logged }
     }
 
     /// Steps of the whole epoch.
@@ -63,13 +56,18 @@ impl Batches {
         self.loader.recycle(batch);
     }
 
-    /// Since the epoch began, or was resumed.
+    /// Since the epoch began.
     pub(super) fn so_far(&self) -> Interval {
         Interval {
-            images: self.images,
-            seconds: self.start.elapsed().as_secs_f64(),
-            waited: self.loader.waited().as_secs_f64(),
+            images: self.before.images + self.images,
+            seconds: self.before.seconds + self.start.elapsed().as_secs_f64(),
+            waited: self.before.waited + self.loader.waited().as_secs_f64(),
         }
+    }
+
+    /// The part of it that was told.
+    pub(super) fn logged(&self) -> Interval {
+        self.logged
     }
 
     /// Since this was asked last.

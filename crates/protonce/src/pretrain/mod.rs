@@ -27,6 +27,17 @@ pub use error::PretrainError;
 use run::Run;
 pub use setup::{Setup, Start};
 
+/// What is asked of a run between two steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// To go on.
+    GoOn,
+    /// To make a checkpoint and go on.
+    Save,
+    /// To make a checkpoint and end.
+    Stop,
+}
+
 /// How a run came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -38,7 +49,7 @@ pub enum Outcome {
 
 /// Pretrains an encoder and leaves everything in the run folder.
 ///
-/// `observer` is told what happens; `stop` is asked after every step.
+/// `observer` is told what happens; `request` is asked after every step.
 ///
 /// # Errors
 /// Anything named in [`PretrainError`]. What was saved before stays and can be resumed.
@@ -48,7 +59,7 @@ pub enum Outcome {
 pub fn pretrain(
     setup: Setup,
     observer: &mut Observer,
-    stop: &dyn Fn() -> bool,
+    request: &dyn Fn() -> Request,
 ) -> Result<Outcome, PretrainError> {
     let config = setup.config;
     let mut run = Run::open(setup, observer)?;
@@ -74,12 +85,15 @@ pub fn pretrain(
             run.step += 1;
             run.progress(Task::Training, run.step, steps);
             let ended = run.step == steps;
-            let stopped = !ended && stop();
-            if ended || stopped || run.step.is_multiple_of(config.log_every) {
+            if ended || run.step.is_multiple_of(config.log_every) {
                 run.log(position, &mut batches)?;
             }
-            if stopped {
-                run.save()?;
+            // A checkpoint in the middle of an epoch, which leaves no trace in what follows.
+            let asked = if ended { Request::GoOn } else { request() };
+            if asked != Request::GoOn || !ended && run.save_is_due() {
+                run.save(Some(&batches), true)?;
+            }
+            if asked == Request::Stop {
                 return Ok(Outcome::Stopped);
             }
         }
@@ -89,11 +103,12 @@ pub fn pretrain(
         if finished || done.is_multiple_of(config.eval_every) {
             run.validate()?;
         }
-        let stopped = !finished && stop();
-        if finished || stopped || done.is_multiple_of(config.save_every) {
-            run.save()?;
+        let asked = if finished { Request::GoOn } else { request() };
+        let regular = finished || done.is_multiple_of(config.save_every);
+        if regular || asked != Request::GoOn || run.save_is_due() {
+            run.save(None, !regular)?;
         }
-        if stopped {
+        if asked == Request::Stop {
             return Ok(Outcome::Stopped);
         }
     }

@@ -8,7 +8,8 @@ use std::time::Instant;
 use protonce_images::data::Dataset;
 use protonce_images::views::{Crops, Loader, LoaderOptions, Unreadable};
 use protonce_run::{
-    CheckpointState, Config, Event, Observer, Position, Progress, RunFolder, Task, order,
+    CheckpointState, Config, Event, Interval, Measures, Observer, Opened, Position, Progress,
+    RunFolder, Task, order,
 };
 use tch::{Device, Tensor};
 
@@ -43,6 +44,10 @@ pub(super) struct Run<'a, 'b> {
     pub(super) since_log: LossSums,
     /// Of the steps of the epoch that were logged.
     epoch_sums: LossSums,
+    /// What went by in the epoch before it was resumed, and the part of it that was logged.
+    resumed: (Interval, Interval),
+    /// When the last checkpoint was made, or the run was opened.
+    saved: Instant,
     /// What the images are called, as one number.
     fingerprint: String,
     validation: Option<Validation>,
@@ -94,21 +99,25 @@ impl<'a, 'b> Run<'a, 'b> {
         }
         let fingerprint = dataset.fingerprint();
         let mut trainer = Trainer::new(config, dataset.len(), device, world);
-        let (folder, checkpoint, conv_plan) = match start {
+        let (opened, conv_plan) = match start {
             Start::Fresh => {
                 RunFolder::vacant(out)?;
                 if !config.init.is_empty() {
                     trainer.start_from(&Weights::read(Path::new(&config.init))?)?;
                 }
                 let plan = choose_conv_plan(config, &trainer.pair.encoder, device, observer);
-                (RunFolder::create(out, config, &plan)?, None, plan)
+                (RunFolder::create(out, config, &plan)?, plan)
             }
             Start::Resume => {
-                let (folder, checkpoint) = RunFolder::resume(out)?;
-                let plan = folder.conv_plan()?;
-                (folder, checkpoint, plan)
+                let opened = RunFolder::resume(out)?;
+                let plan = opened.folder.conv_plan()?;
+                (opened, plan)
             }
         };
+        let Opened { folder, checkpoint, remarks } = opened;
+        for remark in &remarks {
+            observer(Progress::Warning(remark));
+        }
         trainer.set_conv_plan(conv_plan);
         let mut run = Run {
             trainer,
@@ -123,6 +132,8 @@ impl<'a, 'b> Run<'a, 'b> {
             unreadable: BTreeMap::new(),
             since_log: LossSums::zero(device),
             epoch_sums: LossSums::zero(device),
+            resumed: Default::default(),
+            saved: Instant::now(),
             fingerprint,
             validation,
         };
@@ -138,6 +149,8 @@ impl<'a, 'b> Run<'a, 'b> {
             run.epoch = state.epoch;
             run.step = state.step;
             run.epoch_sums = LossSums::restore(&state.epoch_sums, device);
+            run.since_log = LossSums::restore(&state.unlogged_sums, device);
+            run.resumed = (state.epoch_so_far, state.epoch_logged);
             run.unreadable = state.unreadable.into_iter().map(|bad| (bad.index, bad)).collect();
             run.prototypes = run.stored_prototypes()?;
         }
@@ -156,7 +169,7 @@ impl<'a, 'b> Run<'a, 'b> {
 
     /// The batches of `epoch` from the step on at which the run stands, without the images that are
     /// known to be unreadable.
-    pub(super) fn batches(&self, epoch: usize) -> Result<Batches, PretrainError> {
+    pub(super) fn batches(&mut self, epoch: usize) -> Result<Batches, PretrainError> {
         let order = order(self.config, self.dataset.len(), self.dataset.bytes(), epoch);
         let batches = protonce_images::batches(&order, self.config.batch_size);
         let readable = |batch: &Vec<usize>| {
@@ -172,7 +185,8 @@ impl<'a, 'b> Run<'a, 'b> {
             threads: self.config.view_threads(self.device.is_cuda()),
         };
         let loader = Loader::new(self.dataset.clone(), options)?;
-        Ok(Batches::new(loader, batches.len()))
+        let (before, logged) = std::mem::take(&mut self.resumed);
+        Ok(Batches::new(loader, batches.len(), before, logged))
     }
 
     /// Names images that turned out unreadable, and stops the run when they are too many.
@@ -210,10 +224,7 @@ impl<'a, 'b> Run<'a, 'b> {
     ) -> Result<(), PretrainError> {
         let (epoch, learning_rate) = (position.epoch, self.config.learning_rate(position));
         let Some(measures) = self.since_log.measures() else { return Ok(()) };
-        if !measures.loss.is_finite() {
-            let last = self.folder.last();
-            return Err(PretrainError::NotFinite { epoch, step: self.step, last });
-        }
+        self.check_finite(&measures)?;
         let interval = batches.since_log();
         self.event(Event::Step {
             epoch,
@@ -228,6 +239,17 @@ impl<'a, 'b> Run<'a, 'b> {
         })?;
         self.epoch_sums += &std::mem::replace(&mut self.since_log, LossSums::zero(self.device));
         Ok(())
+    }
+
+    /// Notices a diverged loss.
+    fn check_finite(&self, measures: &Measures) -> Result<(), PretrainError> {
+        match measures.loss.is_finite() {
+            true => Ok(()),
+            false => {
+                let (epoch, step, last) = (self.epoch, self.step, self.folder.last());
+                Err(PretrainError::NotFinite { epoch, step, last })
+            }
+        }
     }
 
     /// Moves on to the next epoch, and writes what the one that ended came to.
@@ -284,8 +306,23 @@ impl<'a, 'b> Run<'a, 'b> {
         self.event(Event::Evaluation { epoch: self.epoch, knn, chance, seconds })
     }
 
-    /// Writes a checkpoint of where the run stands.
-    pub(super) fn save(&mut self) -> Result<(), PretrainError> {
+    /// Whether the last checkpoint is so old that another one is due, wherever the run stands.
+    pub(super) fn save_is_due(&self) -> bool {
+        let minutes = self.config.save_minutes;
+        minutes > 0.0 && self.saved.elapsed().as_secs_f64() >= 60.0 * minutes
+    }
+
+    /// Writes a checkpoint of where the run stands: at the end of an epoch, or in the middle of one after
+    /// a step of its `batches`. The next checkpoint replaces it if it is only `passing`.
+    pub(super) fn save(
+        &mut self,
+        batches: Option<&Batches>,
+        passing: bool,
+    ) -> Result<(), PretrainError> {
+        // A diverged run is none to go on from, and what is not logged is not known to be finite.
+        if let Some(measures) = self.since_log.measures() {
+            self.check_finite(&measures)?;
+        }
         let path = self.folder.checkpoint_path(self.epoch, self.step);
         // The line first: the checkpoint knows how long the file of events was.
         self.event(Event::Checkpoint { epoch: self.epoch, step: self.step, path })?;
@@ -294,7 +331,11 @@ impl<'a, 'b> Run<'a, 'b> {
             step: self.step,
             queue_position: self.trainer.queue.position(),
             unreadable: self.unreadable.values().cloned().collect(),
+            passing,
             epoch_sums: self.epoch_sums.values(),
+            unlogged_sums: self.since_log.values(),
+            epoch_so_far: batches.map(Batches::so_far).unwrap_or_default(),
+            epoch_logged: batches.map(Batches::logged).unwrap_or_default(),
             events: self.folder.events_length(),
             data_fingerprint: self.fingerprint.clone(),
             encoder: self.config.encoder.clone(),
@@ -302,7 +343,12 @@ impl<'a, 'b> Run<'a, 'b> {
         };
         let (encoder, training) = self.trainer.named_tensors();
         let (encoder, training) = (Writable::all(&encoder)?, Writable::all(&training)?);
-        self.folder.save(&state, &encoder, &training, self.config.keep)?;
+        // Before another E-step they only serve for comparison with its own, unless that begins with them.
+        let needed =
+            batches.is_some() || self.config.warm_start || !self.expectation_is_due(self.epoch);
+        let prototypes = self.prototypes.epoch.filter(|_| needed);
+        self.folder.save(&state, &encoder, &training, prototypes, self.config.keep)?;
+        self.saved = Instant::now();
         Ok(())
     }
 
@@ -330,7 +376,8 @@ impl<'a, 'b> Run<'a, 'b> {
                 Err(error.into())
             }
             // No step needs them: they would only serve for comparison with the next E-step's.
-            Err(_) => Ok(CurrentPrototypes::none()),
+            Err(_) if !self.config.warm_start => Ok(CurrentPrototypes::none()),
+            Err(error) => Err(error.into()),
         }
     }
 

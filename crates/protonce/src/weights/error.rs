@@ -19,7 +19,7 @@ pub enum WeightsError {
     Run(#[from] RunError),
     /// Neither a run nor a file of weights.
     #[error(
-        "{0} holds no weights: expected a run folder with checkpoints/last, a checkpoint folder, a \
+        "{0} holds no weights: expected a run folder with a checkpoint, a checkpoint folder, a \
          safetensors file or a .pth of PyTorch"
     )]
     NoWeights(PathBuf),

@@ -39,7 +39,8 @@ impl Weights {
     /// As [`Weights::read`].
     pub fn read_with(path: &Path, hints: &Hints) -> Result<Weights, WeightsError> {
         let unreadable = |reason| WeightsError::Read { path: path.to_owned(), reason };
-        if fs::metadata(path).map_err(unreadable)?.is_dir() {
+        let is_folder = fs::metadata(path).map_err(unreadable)?.is_dir();
+        if is_folder || path.ends_with("checkpoints/last") {
             return run::read(path);
         }
         match looks_like_safetensors(path).map_err(unreadable)? {
