@@ -18,6 +18,8 @@ use protonce_run::{
 use tch::Device;
 use toml::{Table, Value};
 
+use crate::weights;
+
 /// The name of the settings that are chosen to suit images and machine.
 pub const AUTO: &str = "auto";
 
@@ -79,7 +81,7 @@ pub fn start(given: &Table) -> anyhow::Result<Option<Choice>> {
     else {
         return Ok(None);
     };
-    let Weights { encoder, views, .. } = Weights::read(Path::new(init))?;
+    let Weights { encoder, views, .. } = weights::read(Path::new(init))?;
     let mut settings = Table::new();
     let mut set = |name: &str, value: Value| settings.insert(name.to_owned(), value);
     set("arch", encoder.arch.name().into());
