@@ -13,6 +13,7 @@ use protonce_report::{Neighbours, Shown, neighbour_grid, save_png};
 
 use crate::data::open;
 use crate::eval::OutputChoice;
+use crate::outputs;
 use crate::pictures::rgb;
 use crate::weights;
 
@@ -68,6 +69,10 @@ enum PrecisionChoice {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let device = device(&arguments.device)?;
+    outputs::check_file(&arguments.out)?;
+    if let Some(picture) = &arguments.draw {
+        outputs::check_file(picture)?;
+    }
     let weights = weights::read(&arguments.weights)?;
     let precision = match arguments.precision {
         PrecisionChoice::Float32 => Precision::Float32,

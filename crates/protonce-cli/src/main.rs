@@ -11,6 +11,7 @@ mod embed;
 mod eval;
 mod flags;
 mod manual;
+mod outputs;
 mod panics;
 mod pictures;
 mod plan;

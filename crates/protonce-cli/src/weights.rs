@@ -8,6 +8,8 @@ use protonce::weights::{
     parameter_count, training_state,
 };
 
+use crate::outputs;
+
 #[derive(Subcommand)]
 pub enum Command {
     /// Take over weights of PyTorch, PCL, MoCo, torchvision, timm or detectron2.
@@ -111,6 +113,7 @@ fn read_with(path: &Path, hints: &Hints) -> anyhow::Result<Weights> {
 }
 
 fn import(arguments: &ImportArguments) -> anyhow::Result<()> {
+    outputs::check_file(&arguments.out)?;
     let hints = Hints { prefix: arguments.prefix.clone(), image_size: arguments.image_size };
     let weights = read_with(&arguments.file, &hints)?;
     describe(&weights);
@@ -129,6 +132,7 @@ fn import(arguments: &ImportArguments) -> anyhow::Result<()> {
 }
 
 fn hand_on(arguments: &ExportArguments) -> anyhow::Result<()> {
+    outputs::check_file(&arguments.out)?;
     let weights = read(&arguments.weights)?;
     let training = match arguments.to {
         Target::Pcl => training_state(&arguments.weights)?,

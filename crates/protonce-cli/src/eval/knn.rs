@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::progress::with_spinner;
 use super::{EvalResult, Figure, OutputChoice, Prepared};
+use crate::outputs;
 use crate::pictures::rgb;
 
 #[derive(Args)]
@@ -44,6 +45,9 @@ pub fn measure(prepared: &Prepared, options: &Options) -> anyhow::Result<EvalRes
     }
     if options.temperature <= 0.0 {
         bail!("\"temperature\" is {}: expected more than 0", options.temperature);
+    }
+    if let Some(file) = &options.picture {
+        outputs::check_file(file)?;
     }
     let output = options.output.output();
     let result = match options.retrieval {

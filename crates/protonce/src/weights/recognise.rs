@@ -410,6 +410,10 @@ mod tests {
 
     #[test]
     fn of_several_encoders_the_one_that_is_evaluated_is_taken() {
+        let plain = shapes(Architecture::ResNet18, Stem::Small, Head::None, "");
+        let tensors = |prefix: &str| -> Vec<(String, Vec<i64>)> {
+            plain.iter().map(|(name, shape)| (format!("{prefix}{name}"), shape.clone())).collect()
+        };
         for (taken, other) in [
             ("teacher.backbone.", "student.module.backbone."),
             ("state_dict_ema.", "state_dict."),
@@ -419,7 +423,6 @@ mod tests {
             ("state_dict.", "ema_state_dict.module."),
             ("backbone.", "momentum_backbone."),
         ] {
-            let tensors = |prefix| shapes(Architecture::ResNet18, Stem::Small, Head::None, prefix);
             for (a, b) in [(taken, other), (other, taken)] {
                 let tensors = [tensors(a), tensors(b)].concat();
                 let found = recognise(&tensors, None).unwrap();
@@ -434,7 +437,7 @@ mod tests {
             }
         }
         // A large teacher that a small student learns from is no average of it.
-        let student = shapes(Architecture::ResNet18, Stem::Small, Head::None, "student.");
+        let student = tensors("student.");
         let teacher = shapes(Architecture::ResNet34, Stem::Small, Head::None, "teacher.");
         let found = recognise(&[teacher, student].concat(), None).unwrap();
         assert_eq!(found.encoder.arch, Architecture::ResNet18);

@@ -205,8 +205,7 @@ struct Whole {
 }
 
 impl Whole {
-    fn new(seed: usize, rename: impl Fn(&str) -> String) -> Whole {
-        let weights = fresh(Architecture::ResNet18, Stem::Small, Head::None);
+    fn new(weights: &Weights, seed: usize, rename: impl Fn(&str) -> String) -> Whole {
         let tensors = weights.tensors.iter().map(|(name, tensor)| {
             let shape: Vec<u64> = tensor.size().iter().map(|&side| side as u64).collect();
             (rename(name), shape, Whole::numbers(seed, tensor.numel()))
@@ -240,10 +239,13 @@ impl Whole {
 fn state_dicts_levels_down_are_found_and_of_several_the_one_that_is_evaluated() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.pth");
+    let plain = fresh(Architecture::ResNet18, Stem::Small, Head::None);
     let behind = |prefix: &'static str| move |name: &str| format!("{prefix}{name}");
-    let (one, two) =
-        (Whole::new(1, behind("module.backbone.")), Whole::new(2, behind("backbone.")));
-    let trunk = Whole::new(3, behind("_feature_blocks."));
+    let (one, two) = (
+        Whole::new(&plain, 1, behind("module.backbone.")),
+        Whole::new(&plain, 2, behind("backbone.")),
+    );
+    let trunk = Whole::new(&plain, 3, behind("_feature_blocks."));
     let read = |root: Item, prefix: Option<&str>| {
         write_zip(&mut std::fs::File::create(&path).unwrap(), "archive", &root).unwrap();
         Weights::read_with(&path, &Hints { prefix: prefix.map(str::to_owned), ..Hints::default() })
@@ -270,7 +272,7 @@ fn state_dicts_levels_down_are_found_and_of_several_the_one_that_is_evaluated() 
     let weights = read(dict(&[("phase_idx", Item::Int(9)), ("classy_state_dict", vissl)]), None);
     assert!(Whole::is(&weights, 3));
 
-    let sequential = Whole::new(4, |name| {
+    let sequential = Whole::new(&plain, 4, |name| {
         let (layer, rest) = name.split_once('.').unwrap();
         let layers = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"];
         format!("backbone.{}.{rest}", layers.iter().position(|known| *known == layer).unwrap())
