@@ -1,6 +1,6 @@
 //! Any bytes as a checkpoint file: no panic, and memory bounded by the file's length.
 //!
-//! cp crates/protonce-pth/tests/*.pth.tar fuzz/corpus/checkpoint/
+//! cp crates/protonce-pth/tests/*.pth* fuzz/corpus/checkpoint/
 //! cargo +nightly fuzz run checkpoint -- -rss_limit_mb=512
 
 #![no_main]
@@ -13,10 +13,8 @@ use protonce_pth::Checkpoint;
 fuzz_target!(|file: &[u8]| {
     let Ok(mut checkpoint) = Checkpoint::new(Cursor::new(file)) else { return };
     let mut tensors = Vec::new();
-    let root = checkpoint.root();
-    for (_, value) in root.entries().into_iter().flatten() {
-        tensors.extend(checkpoint.tensor(value).ok().flatten());
-        for (_, value) in value.entries().into_iter().flatten() {
+    for dict in checkpoint.state_dicts() {
+        for (_, value) in dict.tensors {
             tensors.extend(checkpoint.tensor(value).ok().flatten());
         }
     }

@@ -11,12 +11,13 @@ use protonce::embeddings::{read, read_labels};
 use protonce::prototypes::Points;
 use protonce_kmeans::{
     Agreement, Clustering, ConcentrationOptions, Init, Iteration, KMeans, Metric, Quality,
-    SingleProcess, agreement, concentration,
+    SingleProcess, Source, agreement, concentration,
 };
 use protonce_report::{ClusterCount, cluster_choice, save_png};
 use protonce_run::{Clusters, write_clusters};
 use serde::Serialize;
 
+use crate::destination;
 use crate::output::{print_line, show};
 
 #[derive(Args)]
@@ -107,7 +108,8 @@ struct Granularity {
     quality: Quality,
     /// Sum of squared distances.
     total: f64,
-    silhouette: f64,
+    /// Null where fewer than two clusters have any embeddings.
+    silhouette: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     labels: Option<Agreement>,
     iterations: Vec<Iteration>,
@@ -119,6 +121,7 @@ type Found = Vec<(protonce_run::Granularity, Vec<i64>)>;
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let device = device(&arguments.device)?;
+    destination::check_folder(&arguments.out)?;
     let embeddings = read(&arguments.embeddings)?;
     let (values, dim) = (embeddings.values(), embeddings.dim());
     let labels = match &arguments.labels {
@@ -168,7 +171,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bar.finish_and_clear();
         let seconds = start.elapsed().as_secs_f64();
         let granularity =
-            describe(arguments, &points, clustering, labels.as_deref(), seconds, &mut found);
+            describe(arguments, &points, clustering, labels.as_deref(), seconds, &mut found)?;
         if !arguments.quiet {
             show(sentence(&granularity) + "\n", arguments.json)?;
         }
@@ -210,14 +213,26 @@ fn suggest(arguments: &Arguments, summary: &Summary) -> anyhow::Result<()> {
         .collect();
     let picture = arguments.out.join("suggest.png");
     save_png(&picture, &cluster_choice(&choices)?)?;
-    let best = choices.iter().max_by(|a, b| a.silhouette.total_cmp(&b.silhouette));
-    if let (Some(best), false) = (best, arguments.quiet) {
-        let (clusters, picture) = (best.clusters, picture.display());
-        let line =
-            format!("{clusters} clusters stand apart best (highest silhouette); see {picture}\n");
-        show(line, arguments.json)?;
+    if arguments.quiet {
+        return Ok(());
     }
-    Ok(())
+    let picture = picture.display();
+    let line = match best(&choices) {
+        Some(clusters) => {
+            format!("{clusters} clusters stand apart best (highest silhouette); see {picture}\n")
+        }
+        None => format!(
+            "no number of clusters stands apart: at each, one cluster has all embeddings; see {picture}\n"
+        ),
+    };
+    Ok(show(line, arguments.json)?)
+}
+
+/// The number of clusters with the highest silhouette; of equals, the fewest.
+fn best(choices: &[ClusterCount]) -> Option<i64> {
+    let known = choices.iter().filter_map(|choice| Some((choice.clusters, choice.silhouette?)));
+    // Of equals, `max_by` takes the last.
+    known.rev().max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(clusters, _)| clusters)
 }
 
 /// Puts a granularity in numbers, and adds what is stored of it to `found`.
@@ -228,14 +243,14 @@ fn describe(
     labels: Option<&[i64]>,
     seconds: f64,
     found: &mut Found,
-) -> Granularity {
+) -> anyhow::Result<Granularity> {
     let options =
         ConcentrationOptions { temperature: arguments.temperature, smoothing: arguments.smoothing };
     let concentration = concentration(&clustering, options);
     let granularity = Granularity {
-        quality: Quality::new(&clustering, &concentration, None),
+        quality: Quality::new(&clustering, &concentration, None, Source::Given),
         total: clustering.objective,
-        silhouette: points.silhouette(&clustering),
+        silhouette: points.silhouette(&clustering, arguments.threads)?,
         labels: labels.map(|labels| agreement(labels, &clustering.assignment)),
         iterations: clustering.history.clone(),
         seconds,
@@ -245,7 +260,7 @@ fn describe(
     let stored =
         protonce_run::Granularity { assignment, prototypes: centroids, dim, concentration };
     found.push((stored, medoids));
-    granularity
+    Ok(granularity)
 }
 
 fn progress(arguments: &Arguments, clusters: usize) -> ProgressBar {
@@ -267,8 +282,9 @@ fn sentence(granularity: &Granularity) -> String {
             "; with the labels: AMI {ami:.4}, NMI {nmi:.4}, ARI {ari:.4}, purity {purity:.4}, Hungarian accuracy {hungarian_accuracy:.4}"
         ),
     };
+    let silhouette = silhouette.map_or("none".to_owned(), |number| format!("{number:.3}"));
     format!(
-        "{clusters} clusters in {seconds:.1} s: mean squared distance {objective:.5}, silhouette {silhouette:.3}, largest {largest}, {singletons} of one, {empty} empty{labels}"
+        "{clusters} clusters in {seconds:.1} s: mean squared distance {objective:.5}, silhouette {silhouette}, largest {largest}, {singletons} of one, {empty} empty{labels}"
     )
 }
 

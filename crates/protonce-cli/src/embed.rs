@@ -8,14 +8,15 @@ use indicatif::ProgressBar;
 use protonce::device::device;
 use protonce::embeddings::{Embed, Neighbour, Summary, embed, embed_image, nearest, read};
 use protonce_encoder::Precision;
-use protonce::weights::Weights;
 use protonce_images::data::Dataset;
 use protonce_report::{Neighbours, Shown, neighbour_grid, save_png};
 
 use crate::data::open;
+use crate::destination;
 use crate::eval::OutputChoice;
 use crate::output::{print_line, show};
 use crate::pictures::rgb;
+use crate::weights;
 
 /// A command that is killed goes on where it was when it is given again.
 #[derive(Args)]
@@ -69,7 +70,11 @@ enum PrecisionChoice {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let device = device(&arguments.device)?;
-    let weights = Weights::read(&arguments.weights)?;
+    destination::check_file(&arguments.out)?;
+    if let Some(picture) = &arguments.draw {
+        destination::check_file(picture)?;
+    }
+    let weights = weights::read(&arguments.weights)?;
     let precision = match arguments.precision {
         PrecisionChoice::Float32 => Precision::Float32,
         PrecisionChoice::Bf16 => Precision::BFloat16,

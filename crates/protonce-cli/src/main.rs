@@ -11,6 +11,7 @@ mod output;
 mod bench;
 mod cluster;
 mod data;
+mod destination;
 mod embed;
 mod eval;
 mod flags;

@@ -6,17 +6,19 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use indicatif::HumanDuration;
 use protonce::pretrain::pace::Pace;
 use protonce::weights::Weights;
 use protonce_images::data::Dataset;
 use protonce_images::views::median_side;
 use protonce_run::{
-    Choice, Config, ConfigError, Head, Machine, Observer, Pile, Preset, Stats, text,
+    Choice, Config, ConfigError, Head, Machine, Method, Observer, Pile, Preset, Stats, text,
 };
 use tch::Device;
 use toml::{Table, Value};
+
+use crate::weights;
 
 /// The name of the settings that are chosen to suit images and machine.
 pub const AUTO: &str = "auto";
@@ -79,7 +81,7 @@ pub fn start(given: &Table) -> anyhow::Result<Option<Choice>> {
     else {
         return Ok(None);
     };
-    let Weights { encoder, views, .. } = Weights::read(Path::new(init))?;
+    let Weights { encoder, views, .. } = weights::read(Path::new(init))?;
     let mut settings = Table::new();
     let mut set = |name: &str, value: Value| settings.insert(name.to_owned(), value);
     set("arch", encoder.arch.name().into());
@@ -131,11 +133,10 @@ impl Wishes<'_> {
             let seen = usize::try_from(epochs).unwrap_or(0).saturating_mul(images);
             let mut choices = recommended(images, Some(seen));
             choices.extend(self.follows(epochs as usize, None));
-            return Ok(Plan { config: self.resolve(&choices)?, choices, time: None });
+            return self.finished(choices, None);
         }
         if !automatic && self.budget.is_none() {
-            let choices = recommended(images, None);
-            return Ok(Plan { config: self.resolve(&choices)?, choices, time: None });
+            return self.finished(recommended(images, None), None);
         }
 
         let (Budget(budget), start) = (self.budget.unwrap_or(USUAL), Instant::now());
@@ -162,10 +163,8 @@ impl Wishes<'_> {
         let budget = budget.saturating_sub(start.elapsed());
         let most = if self.budget.is_none() { PLENTY } else { usize::MAX };
         let completed = |epochs: usize| {
-            let follows =
-                if automatic { self.follows(epochs, Some((&pace, &config, images))) } else { None };
             let mut layers = choices.clone();
-            layers.extend(follows);
+            layers.extend(self.follows(epochs, Some((&pace, &config, images))));
             let config = self.resolve(&layers).map(|config| Config { epochs, ..config });
             (layers, config)
         };
@@ -181,7 +180,21 @@ impl Wishes<'_> {
             HumanDuration(time),
         );
         choices.push(Choice::new(settings, because));
-        Ok(Plan { config, choices, time: Some(time) })
+        self.finished(choices, Some(time))
+    }
+
+    /// The plan that `choices` make, unless what was given contradicts itself.
+    fn finished(&self, choices: Vec<Choice>, time: Option<Duration>) -> anyhow::Result<Plan> {
+        let config = self.resolve(&choices)?;
+        let (warmup, epochs) = (config.warmup_epochs, config.epochs);
+        if config.method == Method::Pcl && warmup > epochs {
+            bail!(
+                "\"warmup-epochs\" is {warmup}, but the run has {epochs} epochs, so that it would never see \
+                 a prototype: give fewer --warmup-epochs or more --epochs, or --method moco to train \
+                 without prototypes"
+            );
+        }
+        Ok(Plan { config, choices, time })
     }
 
     /// Preset ← choices ← what was given.
@@ -196,14 +209,18 @@ impl Wishes<'_> {
 
     /// What follows from the number of epochs and, where it is known, from how long they take.
     fn follows(&self, epochs: usize, pace: Option<(&Pace, &Config, usize)>) -> Option<Choice> {
-        if self.preset != AUTO {
-            return None;
-        }
         // Prototypes of an untrained encoder mean little.
         let warmup = match self.start {
-            Some(_) => 0,
-            None => (epochs / 10).clamp(1, 20).min(epochs.saturating_sub(1)),
+            Some(_) if self.preset == AUTO => 0,
+            _ => (epochs / 10).clamp(1, 20).min(epochs.saturating_sub(1)),
         };
+        if self.preset != AUTO {
+            let preset = Config::preset(self.preset).ok()?.get("warmup-epochs")?.as_integer()?;
+            let settings = Table::from_iter([("warmup-epochs".to_owned(), (warmup as i64).into())]);
+            let because =
+                format!("the preset's {preset} epochs of warm-up are more than the run has");
+            return (preset > epochs as i64).then(|| Choice::new(settings, because));
+        }
         let mut settings =
             Table::from_iter([("warmup-epochs".to_owned(), Value::from(warmup as i64))]);
         if let Some((pace, config, images)) = pace {

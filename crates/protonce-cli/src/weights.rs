@@ -8,6 +8,7 @@ use protonce::weights::{
     parameter_count, training_state,
 };
 
+use crate::destination;
 use crate::output::print_line;
 
 #[derive(Subcommand)]
@@ -29,7 +30,8 @@ pub struct ImportArguments {
     /// The safetensors file to write.
     #[arg(long, value_name = "OUT")]
     out: PathBuf,
-    /// What the names of the wanted encoder begin with, where the file holds several.
+    /// What the names of the wanted encoder begin with, where the file holds several; of a dict within
+    /// the file the keys that lead to it come first, as in `student.module.backbone`.
     #[arg(long)]
     prefix: Option<String>,
     /// Side in pixels of the images it was trained on, where the file does not say [default: 224, and
@@ -98,9 +100,23 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
     }
 }
 
+/// The weights in `path`, with what there is to say about them on stderr.
+pub fn read(path: &Path) -> anyhow::Result<Weights> {
+    read_with(path, &Hints::default())
+}
+
+fn read_with(path: &Path, hints: &Hints) -> anyhow::Result<Weights> {
+    let weights = Weights::read_with(path, hints)?;
+    for note in &weights.notes {
+        say!("note: {}: {note}", path.display());
+    }
+    Ok(weights)
+}
+
 fn import(arguments: &ImportArguments) -> anyhow::Result<()> {
+    destination::check_file(&arguments.out)?;
     let hints = Hints { prefix: arguments.prefix.clone(), image_size: arguments.image_size };
-    let weights = Weights::read_with(&arguments.file, &hints)?;
+    let weights = read_with(&arguments.file, &hints)?;
     say!("{}", in_words(&weights));
     if !weights.left_out.is_empty() {
         let some: Vec<&str> = weights.left_out.iter().take(3).map(String::as_str).collect();
@@ -117,7 +133,8 @@ fn import(arguments: &ImportArguments) -> anyhow::Result<()> {
 }
 
 fn hand_on(arguments: &ExportArguments) -> anyhow::Result<()> {
-    let weights = Weights::read(&arguments.weights)?;
+    destination::check_file(&arguments.out)?;
+    let weights = read(&arguments.weights)?;
     let training = match arguments.to {
         Target::Pcl => training_state(&arguments.weights)?,
         _ => Vec::new(),
@@ -163,7 +180,7 @@ fn in_words(weights: &Weights) -> String {
 }
 
 fn show(arguments: &ShowArguments) -> anyhow::Result<()> {
-    let weights = Weights::read(&arguments.weights)?;
+    let weights = read(&arguments.weights)?;
     let checksum = checksum(&weights.tensors)?;
     let parameters = parameter_count(&weights.tensors);
     if arguments.json {
@@ -175,7 +192,7 @@ fn show(arguments: &ShowArguments) -> anyhow::Result<()> {
         let report = serde_json::json!({
             "encoder": weights.encoder, "views": weights.views, "card": weights.card,
             "checksum": checksum, "parameters": parameters, "tensors": table,
-            "left_out": weights.left_out,
+            "left_out": weights.left_out, "notes": weights.notes,
         });
         return Ok(print_line(&report)?);
     }
@@ -207,7 +224,7 @@ fn show(arguments: &ShowArguments) -> anyhow::Result<()> {
 }
 
 fn compare(arguments: &DiffArguments) -> anyhow::Result<()> {
-    let (before, after) = (Weights::read(&arguments.before)?, Weights::read(&arguments.after)?);
+    let (before, after) = (read(&arguments.before)?, read(&arguments.after)?);
     let difference = diff(&before, &after);
     if arguments.json {
         let mut report = serde_json::to_value(&difference)?;

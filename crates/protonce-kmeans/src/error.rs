@@ -14,9 +14,18 @@ pub enum KMeansError {
     /// No clusters.
     #[error("0 clusters were asked for: expected 1 or more")]
     NoClusters,
-    /// A point with a value that is not a number, or beyond ±10¹⁵.
-    #[error("point {point} is not finite: it has NaN, inf or a value beyond ±1e15")]
+    /// A point with a value that is not a number.
+    #[error("point {point} is not finite: it has NaN or inf")]
     NotFinite {
+        /// Its number.
+        point: usize,
+    },
+    /// A point with a value whose square overflows float32 in a sum of squares.
+    #[error(
+        "point {point} has a value beyond ±1e15, so that distances overflow float32: divide all points \
+         by one number, which changes no clusters"
+    )]
+    TooLarge {
         /// Its number.
         point: usize,
     },
@@ -54,9 +63,17 @@ pub enum KMeansError {
         /// Values of each point.
         dim: usize,
     },
-    /// A centroid to begin with that has a value which is not a number, or beyond ±10¹⁵.
-    #[error("centroid {centroid} to begin with is not finite: expected values within ±1e15")]
+    /// A centroid to begin with that has a value which is not a number.
+    #[error("centroid {centroid} to begin with is not finite: it has NaN or inf")]
     CentroidNotFinite {
+        /// Its number.
+        centroid: usize,
+    },
+    /// A centroid to begin with that has a value whose square overflows float32 in a sum of squares.
+    #[error(
+        "centroid {centroid} to begin with has a value beyond ±1e15: expected the points' range"
+    )]
+    CentroidTooLarge {
         /// Its number.
         centroid: usize,
     },

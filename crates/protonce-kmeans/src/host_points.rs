@@ -25,9 +25,10 @@ pub struct HostPoints<'a> {
 /// Values beyond this have squares that add up to infinity.
 const LARGEST: f32 = 1e15;
 
-/// The place of the first value that cannot be clustered.
-pub fn first_not_finite(values: &[f32]) -> Option<usize> {
-    values.iter().position(|value| value.is_nan() || value.abs() > LARGEST)
+/// The first value that cannot be clustered, and its place.
+pub fn first_unfit(values: &[f32]) -> Option<(usize, f32)> {
+    let unfit = |&(_, value): &(usize, f32)| value.is_nan() || value.abs() > LARGEST;
+    values.iter().copied().enumerate().find(unfit)
 }
 
 impl<'a> HostPoints<'a> {
@@ -35,8 +36,8 @@ impl<'a> HostPoints<'a> {
     /// are copied only where `metric` is spherical and they do not have length 1 yet.
     ///
     /// # Errors
-    /// When `values` are not whole points, or a point is not finite, or has no direction and `metric`
-    /// needs one.
+    /// When `values` are not whole points, or a point is not finite or too large for its squared length,
+    /// or has no direction and `metric` needs one.
     pub fn new(
         values: impl Into<Cow<'a, [f32]>>,
         dim: usize,
@@ -46,8 +47,12 @@ impl<'a> HostPoints<'a> {
         if dim == 0 || !values.len().is_multiple_of(dim) {
             return Err(KMeansError::Shape { values: values.len(), dim });
         }
-        if let Some(place) = first_not_finite(&values) {
-            return Err(KMeansError::NotFinite { point: place / dim });
+        if let Some((place, value)) = first_unfit(&values) {
+            let point = place / dim;
+            return Err(match value.is_finite() {
+                true => KMeansError::TooLarge { point },
+                false => KMeansError::NotFinite { point },
+            });
         }
         if metric == Metric::Spherical {
             let unit = |point: &[f32]| (length(point) - 1.0).abs() < 1e-6;

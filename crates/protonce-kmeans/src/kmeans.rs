@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::KMeansError;
 use crate::collective::{Collective, SingleProcess};
 use crate::distance::{normalise, squared_distance};
-use crate::host_points::{HostPoints, first_not_finite};
+use crate::host_points::{HostPoints, first_unfit};
 use crate::init::{self, Init};
 use crate::lloyd::{Finished, Iteration, Lloyd};
 use crate::points::{Metric, Points};
@@ -269,8 +269,14 @@ fn check<P: Points>(points: &P, clusters: usize, start: Start<'_>) -> Result<(),
         Start::Centroids(centroids) if centroids.len() != clusters * dim => {
             Err(KMeansError::Centroids { found: centroids.len(), clusters, dim })
         }
-        Start::Centroids(centroids) => match first_not_finite(centroids) {
-            Some(place) => Err(KMeansError::CentroidNotFinite { centroid: place / dim }),
+        Start::Centroids(centroids) => match first_unfit(centroids) {
+            Some((place, value)) => {
+                let centroid = place / dim;
+                Err(match value.is_finite() {
+                    true => KMeansError::CentroidTooLarge { centroid },
+                    false => KMeansError::CentroidNotFinite { centroid },
+                })
+            }
             None => Ok(()),
         },
         _ => Ok(()),
@@ -466,6 +472,14 @@ mod tests {
             rows[6] = value;
             assert!(refused(&rows, Metric::Euclidean, 2).contains("point 3 is not finite"));
         }
+        for value in [2e15, -1e20, f32::MAX] {
+            rows[6] = value;
+            let text = refused(&rows, Metric::Euclidean, 2);
+            assert!(
+                text.contains("point 3 has a value beyond") && !text.contains("finite"),
+                "{text}"
+            );
+        }
         assert!(refused(&rows[..9], Metric::Euclidean, 2).contains("9 values are no points of 2"));
         let points = HostPoints::new(vec![0.0; 10], 2, Metric::Euclidean).unwrap();
         let fitted =
@@ -476,6 +490,7 @@ mod tests {
             (&[0.0; 3][..], "3 values are no 2 centroids of 2 dimensions"),
             (&[0.0, 0.0, f32::NAN, 0.0], "centroid 1 to begin with is not finite"),
             (&[f32::INFINITY, 0.0, 0.0, 0.0], "centroid 0 to begin with is not finite"),
+            (&[0.0, 0.0, 0.0, -1e19], "centroid 1 to begin with has a value beyond"),
         ] {
             let start = Start::Centroids(centroids);
             let ignore = &mut |_, _| ();

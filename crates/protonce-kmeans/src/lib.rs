@@ -8,7 +8,7 @@
 //! stays that of the definition.
 //!
 //! ```
-//! use protonce_kmeans::{HostPoints, KMeans, Metric, silhouette};
+//! use protonce_kmeans::{HostPoints, KMeans, Metric, Threads, silhouette};
 //!
 //! // Two heaps of points in the plane.
 //! let rows = [0.0, 0.1, 0.1, 0.0, 0.0, 0.0, 9.0, 9.1, 9.1, 9.0, 9.0, 9.0];
@@ -16,7 +16,7 @@
 //! let clustering = KMeans { seed: 1, ..KMeans::default() }.fit(&points, 2)?;
 //! let (first, second) = clustering.assignment.split_at(3);
 //! assert!(first != second && first.iter().all(|&cluster| cluster == first[0]));
-//! assert!(silhouette(&points, &clustering) > 0.9);
+//! assert!(silhouette(&points, &clustering, &Threads::new(1)?) > Some(0.9));
 //! # Ok::<(), protonce_kmeans::KMeansError>(())
 //! ```
 //!
@@ -57,7 +57,7 @@ pub use kmeans::{Clustering, KMeans, Start};
 pub use lloyd::Iteration;
 pub use nearest::Search;
 pub use points::{Metric, Points};
-pub use quality::Quality;
+pub use quality::{Quality, Source};
 pub use silhouette::silhouette;
 pub use sums::Sums;
 pub use threads::Threads;

@@ -4,6 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::Clustering;
 
+/// Where embeddings come from, which decides what can be done when they cannot be clustered well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// An encoder that is being trained on their clusters.
+    Training,
+    /// Elsewhere.
+    Given,
+}
+
 /// One granularity in numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
@@ -30,9 +39,14 @@ pub struct Quality {
 }
 
 impl Quality {
-    /// Of a clustering, the concentration of each of its clusters, and how far it agrees with the one
-    /// before.
-    pub fn new(clustering: &Clustering, concentration: &[f32], agreement: Option<f64>) -> Quality {
+    /// Of a clustering, the concentration of each of its clusters, how far it agrees with the one
+    /// before, and the source of its points.
+    pub fn new(
+        clustering: &Clustering,
+        concentration: &[f32],
+        agreement: Option<f64>,
+        source: Source,
+    ) -> Quality {
         let mut sizes = vec![0i64; clustering.clusters()];
         for &cluster in &clustering.assignment {
             sizes[cluster as usize] += 1;
@@ -57,28 +71,143 @@ impl Quality {
             agreement,
             warning: None,
         };
-        quality.warning = quality.find_fault(images);
+        let spread = spread(clustering, &sizes, quality.objective);
+        quality.warning = quality.find_fault(images, spread, source);
         quality
     }
 
-    fn find_fault(&self, images: i64) -> Option<String> {
-        let Quality { clusters, objective, empty, singletons, largest, .. } = self;
-        if images > *clusters && *objective < 1e-7 {
-            return Some(format!(
-                "the embeddings of {clusters} prototypes are nearly equal (mean squared distance {objective:.1e}): the encoder has collapsed, try a lower --lr or a longer --warmup-epochs"
-            ));
+    /// `spread`: the variance of all embeddings, relative to their squared length.
+    fn find_fault(&self, images: i64, spread: f64, source: Source) -> Option<String> {
+        let Quality { clusters, empty, singletons, largest, .. } = self;
+        let few = empty + singletons;
+        let nearly_equal = images > 1 && spread <= source.nearly_equal();
+        let crowded = *clusters >= 8 && *largest > images / 2;
+        let idle = 2 * few > *clusters && images > 2 * clusters;
+        let retrain = "try a lower --lr or a longer --warmup-epochs";
+        match source {
+            Source::Training if nearly_equal => Some(format!(
+                "the {clusters} prototypes are nearly equal to each other (variance {spread:.1e} of their squared length): the encoder has collapsed, {retrain}"
+            )),
+            Source::Given if nearly_equal => Some(format!(
+                "the {images} embeddings are nearly equal to each other (variance {spread:.1e} of their squared length), so that clusters mean nothing: look at the weights and the images that they were made of"
+            )),
+            Source::Training if crowded => Some(format!(
+                "one of {clusters} prototypes has {largest} of {images} images: the encoder is collapsing, {retrain}"
+            )),
+            Source::Given if crowded => Some(format!(
+                "one of {clusters} clusters has {largest} of {images} embeddings: the others may hold outliers alone; look at them, or try --metric spherical or --start plus-plus"
+            )),
+            Source::Training if idle => Some(format!(
+                "{few} of {clusters} prototypes have at most one image: ask for fewer --clusters"
+            )),
+            Source::Given if idle => Some(format!(
+                "{few} of {clusters} clusters have at most one embedding: fewer --clusters are enough"
+            )),
+            _ => None,
         }
-        if *clusters >= 8 && *largest > images / 2 {
-            return Some(format!(
-                "one of {clusters} prototypes has {largest} of {images} images: the encoder is collapsing, try a lower --lr or a longer --warmup-epochs"
-            ));
+    }
+}
+
+impl Source {
+    /// Embeddings with less variance than this, relative to their squared length, count as equal. An
+    /// encoder in training tells images apart by angles, which must be seen; of other embeddings no more
+    /// is known than what float32 rounds away, for they may have a large mean.
+    fn nearly_equal(self) -> f64 {
+        match self {
+            Source::Training => 1e-6,
+            Source::Given => 1e-12,
         }
-        if 2 * (empty + singletons) > *clusters && images > 2 * clusters {
-            return Some(format!(
-                "{} of {clusters} prototypes have at most one image: ask for fewer --clusters",
-                empty + singletons
-            ));
+    }
+}
+
+/// The variance of all embeddings over their mean squared length: how far the prototypes are from each
+/// other, each as often as it has images, and the embeddings from them.
+fn spread(clustering: &Clustering, sizes: &[i64], objective: f64) -> f64 {
+    let images = sizes.iter().sum::<i64>().max(1) as f64;
+    let prototypes = || clustering.centroids.chunks(clustering.dim).zip(sizes);
+    let mut mean = vec![0f64; clustering.dim];
+    for (prototype, &size) in prototypes() {
+        for (mean, &value) in mean.iter_mut().zip(prototype) {
+            *mean += f64::from(value) * size as f64 / images;
         }
-        None
+    }
+    let (mut between, mut length) = (0.0, 0.0);
+    for (prototype, &size) in prototypes() {
+        for (&mean, &value) in mean.iter().zip(prototype) {
+            between += (f64::from(value) - mean).powi(2) * size as f64 / images;
+            length += f64::from(value).powi(2) * size as f64 / images;
+        }
+    }
+    match length + objective {
+        0.0 => 0.0,
+        length => (between + objective) / length,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ConcentrationOptions, HostPoints, KMeans, Metric, concentration};
+
+    fn warning(rows: &[f32], clusters: usize, source: Source) -> Option<String> {
+        let points = HostPoints::new(rows, 2, Metric::Euclidean).unwrap();
+        let clustering = KMeans::default().fit(&points, clusters).unwrap();
+        let options = ConcentrationOptions { temperature: 0.2, smoothing: 10.0 };
+        let concentration = concentration(&clustering, options);
+        Quality::new(&clustering, &concentration, None, source).warning
+    }
+
+    /// Rows around three corners, so many around each and no further from it than `within`.
+    fn corners(count: usize, within: f32) -> Vec<f32> {
+        let row = |row: usize| {
+            let (corner, place) = (row % 3, (row / 3) as f32 / count as f32 * within);
+            [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]][corner].map(|value: f32| value + place)
+        };
+        (0..3 * count).flat_map(row).collect()
+    }
+
+    #[test]
+    fn equal_embeddings_of_one_cluster_are_no_collapse_while_prototypes_differ() {
+        for within in [0.0, 1e-7, 1e-4] {
+            for source in [Source::Training, Source::Given] {
+                assert_eq!(warning(&corners(20, within), 3, source), None, "{within}");
+            }
+        }
+    }
+
+    #[test]
+    fn embeddings_that_are_nearly_equal_are_called_so_with_advice_for_their_source() {
+        let near = |offset: f32| -> Vec<f32> {
+            corners(20, 0.0).iter().map(|value| 1000.0 + value * offset).collect()
+        };
+        for rows in [vec![0.25; 120], vec![0.0; 120], near(0.1), near(1e-3)] {
+            for clusters in [1, 3, 8] {
+                let text = warning(&rows, clusters, Source::Training).unwrap();
+                assert!(text.contains("nearly equal") && text.contains("--lr"), "{text}");
+            }
+        }
+        for rows in [vec![0.25; 120], vec![0.0; 120], near(1e-5)] {
+            let text = warning(&rows, 3, Source::Given).unwrap();
+            assert!(text.contains("nearly equal") && !text.contains("--lr"), "{text}");
+        }
+        // A large mean hides nothing.
+        assert_eq!(warning(&near(0.1), 3, Source::Given), None);
+    }
+
+    #[test]
+    fn advice_names_options_of_the_command_that_gives_it() {
+        let mut crowded = corners(20, 0.5);
+        crowded.extend([0.5; 400]);
+        let mut idle = vec![0.5; 200];
+        idle.extend([9.0, 9.0, -9.0, 0.0]);
+        for (rows, clusters, of_training, of_given) in [
+            (crowded, 8, "--warmup-epochs", "--metric spherical"),
+            (idle, 7, "ask for fewer --clusters", "fewer --clusters are enough"),
+        ] {
+            let text = warning(&rows, clusters, Source::Training).unwrap();
+            assert!(text.contains(of_training) && text.contains("prototypes"), "{text}");
+            let text = warning(&rows, clusters, Source::Given).unwrap();
+            assert!(text.contains(of_given) && !text.contains("prototypes"), "{text}");
+        }
     }
 }

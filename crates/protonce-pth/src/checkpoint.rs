@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::archive::{self, read_at};
 use crate::limits::{MAX_PICKLE, MAX_STORAGE_KEYS};
 use crate::pickle::{Inline, Pickle, Value};
+use crate::state_dicts::{self, StateDict};
 use crate::{Dtype, PthError};
 
 /// How the file is laid out.
@@ -82,7 +83,7 @@ impl Checkpoint<BufReader<File>> {
     /// Opens a file.
     ///
     /// # Errors
-    /// When it is no checkpoint, is damaged, or holds anything but tensors and plain containers.
+    /// When it is no checkpoint, is damaged, or asks for what runs programs or code.
     pub fn open(path: &Path) -> Result<Checkpoint<BufReader<File>>, PthError> {
         Checkpoint::new(BufReader::new(File::open(path)?))
     }
@@ -232,6 +233,17 @@ impl<R: Read + Seek> Checkpoint<R> {
     /// The object that was saved.
     pub fn root(&self) -> Value<'_> {
         self.pickle.root()
+    }
+
+    /// Classes and functions without a meaning here that the file names, such as those of a trainer's
+    /// settings: their objects were passed over, and nothing of them was executed. At most 64.
+    pub fn passed_over(&self) -> &[String] {
+        self.pickle.passed_over()
+    }
+
+    /// The tensors of every dict and of every whole module, wherever in the file they lie.
+    pub fn state_dicts(&self) -> Vec<StateDict<'_>> {
+        state_dicts::find(self.root())
     }
 
     /// What tensor `value` is; none if it is something else.

@@ -30,10 +30,10 @@ pub enum PthError {
         /// Where in the pickle.
         position: usize,
     },
-    /// A function or class that is not one of the harmless ones.
+    /// A function or class that runs programs or code, or reaches files and networks.
     #[error(
-        "its pickle asks for the Python object {name} at byte {position}, which is not among the \
-         tensors and plain containers that are known; nothing was executed, save the state dict alone"
+        "its pickle asks for the Python object {name} at byte {position}, which can run code and \
+         which no checkpoint needs; nothing was executed, and files that ask for it are refused"
     )]
     Global {
         /// Module and name.

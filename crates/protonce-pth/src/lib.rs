@@ -2,9 +2,10 @@
 //!
 //! `torch.save` writes a pickle: a small program that a stack machine runs to rebuild Python objects, and
 //! that may call any function. Here the machine knows tensors, numbers, text and plain containers and
-//! nothing else; anything beyond that which a file asks for is an error that names it. Enters: a file
-//! or any other seekable reader. Leaves: a [`Checkpoint`], whose objects are walked as [`Value`]s and
-//! whose tensors are read as bytes, each from its position in the file.
+//! nothing else. Objects of other classes, as trainers save them, are passed over and named; a file that
+//! asks for what runs programs or code is refused. Enters: a file or any other seekable reader. Leaves: a
+//! [`Checkpoint`], whose objects are walked as [`Value`]s and whose tensors are read as bytes, each from
+//! its position in the file.
 //!
 //! ```
 //! use std::io::Cursor;
@@ -36,10 +37,12 @@ mod dtype;
 mod error;
 mod limits;
 mod pickle;
+mod state_dicts;
 mod write;
 
 pub use checkpoint::{Checkpoint, Layout, Tensor};
 pub use dtype::Dtype;
 pub use error::PthError;
 pub use pickle::Value;
+pub use state_dicts::StateDict;
 pub use write::{Item, write_numpy, write_zip};

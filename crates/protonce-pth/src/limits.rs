@@ -17,3 +17,21 @@ pub(crate) const MAX_DIRECTORY: u64 = 16 << 20;
 
 /// Most bytes of the list of storages in the legacy layout.
 pub(crate) const MAX_STORAGE_KEYS: u64 = 4 << 20;
+
+/// Most classes that are passed over and remembered by name.
+pub(crate) const MAX_NAMES: usize = 64;
+
+/// Most dicts one inside the other in which tensors are looked for.
+pub(crate) const MAX_PATH: usize = 8;
+
+/// Most modules one inside the other.
+pub(crate) const MAX_MODULES: usize = 16;
+
+/// Longest key of a dict or name of a module in which tensors are looked for, in bytes.
+pub(crate) const MAX_KEY: usize = 100;
+
+/// Most bytes of the names of whole models' tensors and modules, and [`MEMBER`] for each of them.
+pub(crate) const MAX_MEMBERS: usize = 8 << 20;
+
+/// What a member of a module takes besides its name.
+pub(crate) const MEMBER: usize = 64;

@@ -67,11 +67,8 @@ static ALLOCATOR: Counting = Counting;
 fn read_all(file: &[u8]) -> Result<usize, PthError> {
     let mut checkpoint = Checkpoint::new(Cursor::new(file))?;
     let mut tensors = Vec::new();
-    // Two levels are all that checkpoints have.
-    let root = checkpoint.root();
-    for (_, value) in root.entries().into_iter().flatten() {
-        tensors.extend(checkpoint.tensor(value)?);
-        for (_, value) in value.entries().into_iter().flatten() {
+    for dict in checkpoint.state_dicts() {
+        for (_, value) in dict.tensors {
             tensors.extend(checkpoint.tensor(value)?);
         }
     }
@@ -102,7 +99,9 @@ fn seeds() -> Vec<Vec<u8>> {
     write_zip(&mut zip, "archive", &root).unwrap();
     write_numpy(&mut bare, &root).unwrap();
     let legacy = include_bytes!("tiny_legacy.pth.tar").to_vec();
-    vec![legacy, include_bytes!("tiny_zip.pth.tar").to_vec(), zip, bare]
+    let module = include_bytes!("objects_module.pth").to_vec();
+    let lightning = include_bytes!("objects_lightning.pth").to_vec();
+    vec![legacy, include_bytes!("tiny_zip.pth.tar").to_vec(), zip, bare, module, lightning]
 }
 
 /// SplitMix64.
@@ -307,6 +306,22 @@ fn what_multiplies_memory_is_bounded() {
         assert!(result.is_err() || name == "laughs", "{name}: {result:?}");
         assert!(bounded(&archive(&pickle)).is_err() || name == "laughs", "{name}");
     }
+    // Modules that share others, each of which holds the one before twenty times and leads back to it.
+    let names = (b'a'..b'u').map(|letter| [b"X\x01\x00\x00\x00", &[letter][..], b"h\x00"].concat());
+    let members: Vec<u8> = names.flatten().collect();
+    let module = [
+        &b"cother\nModule\n)Rq\x01}X\x08\x00\x00\x00_modules}("[..],
+        &members,
+        b"X\x01\x00\x00\x00zh\x01usbq\x00",
+    ]
+    .concat();
+    let modules = [&b"\x80\x02}X\x01\x00\x00\x00m]q\x00"[..], &module.repeat(2000), b"s."].concat();
+    assert_eq!(bounded(&modules).unwrap(), 0);
+    // Dicts one in another behind long keys.
+    let key = [&b"X\x64\x00\x00\x00"[..], &[b'k'; 100]].concat();
+    let dicts = [&b"\x80\x02"[..], &[&b"}"[..], &key].concat().repeat(60_000), b"N"].concat();
+    let dicts = [&dicts[..], &b"s".repeat(60_000), b"."].concat();
+    assert_eq!(bounded(&dicts).unwrap(), 0);
     // Nesting that is within the number of objects must not overflow the thread's stack either.
     let nested = [&b"\x80\x02"[..], &b"]".repeat(200_000), &b"a".repeat(199_999), b"."].concat();
     assert_eq!(bounded(&nested).unwrap(), 0);

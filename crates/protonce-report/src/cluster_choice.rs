@@ -21,15 +21,17 @@ pub struct ClusterCount {
     pub clusters: i64,
     /// Mean squared distance to the centroid.
     pub objective: f64,
-    /// How much nearer an embedding is to its own centroid than to the next.
-    pub silhouette: f64,
+    /// How much nearer embeddings are to those of their own cluster than to those of the next; none
+    /// where there is no other cluster.
+    pub silhouette: Option<f64>,
 }
 
 /// Which of the numbers.
-type Value = fn(&ClusterCount) -> f64;
+type Value = fn(&ClusterCount) -> Option<f64>;
 
 /// Draws `choices`, given by growing number of clusters, on a logarithmic axis: the objective always
-/// falls, and bends where clusters begin to be cut in two; the silhouette peaks there.
+/// falls, and bends where clusters begin to be cut in two; the silhouette peaks there. Where one has none,
+/// there is no dot.
 ///
 /// # Errors
 /// [`ReportError::Size`] or [`ReportError::Font`] when nothing can be drawn.
@@ -37,8 +39,8 @@ pub fn cluster_choice(choices: &[ClusterCount]) -> Result<RgbImage, ReportError>
     let mut canvas = Canvas::new(WIDTH, 660)?;
     canvas.text("Number of clusters", (LEFT, 40.0), 26.0, INK, Align::Left);
     let panels: [(&str, Colour, Value); 2] = [
-        ("mean squared distance", BLUE, |choice| choice.objective),
-        ("silhouette (simplified)", VERMILION, |choice| choice.silhouette),
+        ("mean squared distance", BLUE, |choice| Some(choice.objective)),
+        ("silhouette", VERMILION, |choice| choice.silhouette),
     ];
     for (top, (name, colour, value)) in TOPS.into_iter().zip(panels) {
         draw_panel(&mut canvas, top, name, colour, choices, value);
@@ -61,14 +63,20 @@ fn draw_panel(
         (low, if high > low { high } else { low + 1.0 })
     };
     let across = bounds(&mut choices.iter().map(|choice| (choice.clusters as f64).ln()));
-    let (low, high) = bounds(&mut choices.iter().map(value));
+    let known: Vec<(&ClusterCount, f64)> =
+        choices.iter().filter_map(|choice| Some((choice, value(choice)?))).collect();
+    canvas.text(name, (LEFT, top - 14.0), 17.0, colour, Align::Left);
+    if known.is_empty() {
+        canvas.text("none", (LEFT, top + 20.0), 15.0, FADED_INK, Align::Left);
+        return;
+    }
+    let (low, high) = bounds(&mut known.iter().map(|&(_, number)| number));
     let bottom = top + PANEL_HEIGHT;
     let x = |choice: &ClusterCount| {
         let share = ((choice.clusters as f64).ln() - across.0) / (across.1 - across.0);
         LEFT + share as f32 * (RIGHT - LEFT)
     };
     let y = |number: f64| bottom - ((number - low) / (high - low)) as f32 * PANEL_HEIGHT;
-    canvas.text(name, (LEFT, top - 14.0), 17.0, colour, Align::Left);
     for number in [low, (low + high) / 2.0, high] {
         let pen = Pen { colour: HAIRLINE, width: 1.0 };
         canvas.line(&[(LEFT, y(number)), (RIGHT, y(number))], pen);
@@ -76,9 +84,9 @@ fn draw_panel(
         canvas.text(&label, (LEFT - 12.0, y(number) + 5.0), 15.0, FADED_INK, Align::Right);
     }
     let points: Vec<(f32, f32)> =
-        choices.iter().map(|choice| (x(choice), y(value(choice)))).collect();
+        known.iter().map(|&(choice, number)| (x(choice), y(number))).collect();
     canvas.line(&points, Pen { colour, width: 3.0 });
-    for (choice, &point) in choices.iter().zip(&points) {
+    for ((choice, _), &point) in known.iter().zip(&points) {
         canvas.dot(point, 5.0, colour);
         let label = choice.clusters.to_string();
         canvas.text(&label, (point.0, bottom + 26.0), 15.0, FADED_INK, Align::Centre);
@@ -94,7 +102,7 @@ mod tests {
         let choice = |clusters| ClusterCount {
             clusters,
             objective: 1.0 / clusters as f64,
-            silhouette: 0.5 - (clusters as f64 - 8.0).abs() / 100.0,
+            silhouette: Some(0.5 - (clusters as f64 - 8.0).abs() / 100.0),
         };
         for choices in [vec![choice(4)], vec![choice(4), choice(8), choice(16)]] {
             let picture = cluster_choice(&choices).unwrap();
@@ -102,6 +110,15 @@ mod tests {
                 let drawn = picture.pixels().filter(|pixel| pixel.0 == colour).count();
                 assert!(drawn > 40 * choices.len(), "{drawn}");
             }
+        }
+        for known in [0, 1, 2] {
+            let mut choices = [choice(2), choice(4), choice(8)];
+            choices[known..].iter_mut().for_each(|choice| choice.silhouette = None);
+            let picture = cluster_choice(&choices).unwrap();
+            let drawn = picture.pixels().filter(|pixel| pixel.0 == VERMILION).count();
+            let only_the_name = cluster_choice(&[]).unwrap();
+            let name = only_the_name.pixels().filter(|pixel| pixel.0 == VERMILION).count();
+            assert!(drawn >= name + 40 * known && (known > 0 || drawn == name), "{drawn}, {name}");
         }
     }
 }

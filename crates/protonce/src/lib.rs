@@ -33,7 +33,7 @@
 //! # let tensors = network.parameters().named_tensors();
 //! # let views = protonce_images::views::ViewConfig::v2(32);
 //! # let card = Card::default();
-//! # let weights = Weights { encoder, views, tensors, card, left_out: Vec::new() };
+//! # let weights = Weights { encoder, views, tensors, card, left_out: Vec::new(), notes: Vec::new() };
 //! # let options = Export { target: Target::Safetensors, head: true, fold: false, licence: None };
 //! # let file = folder.path().join("encoder.safetensors");
 //! # export(&weights, &Vec::new(), &options, &file).unwrap();

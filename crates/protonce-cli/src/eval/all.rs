@@ -2,8 +2,8 @@
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use protonce_encoder::Output;
 use protonce::transfer::Knn;
+use protonce_encoder::Output;
 use serde_json::{Map, Value};
 
 use super::result::table;
@@ -47,12 +47,14 @@ pub fn run(command: &EvalCommand<Options>) -> anyhow::Result<()> {
     let mut results: Vec<EvalResult> = Vec::new();
     for evaluation in chosen {
         results.push(match evaluation {
-            EvalName::Knn => knn::classify(&prepared, &Knn::default(), Output::Features)?,
-            EvalName::Linear => linear::exact(&prepared, &linear::Exact::default())?,
-            EvalName::Svm => {
-                let images = fewest_images(&prepared.split.labels, prepared.split.classes.len());
-                svm::measure(&prepared, &svm::Options::for_images(images))?
+            EvalName::Knn => {
+                let images = prepared.features(Output::Features)?.train_images.len();
+                let neighbours = once(&Knn::default().neighbours, images as i64);
+                let knn = Knn { neighbours, ..Knn::default() };
+                knn::classify(&prepared, &knn, Output::Features)?
             }
+            EvalName::Linear => linear::exact(&prepared, &linear::Exact::default())?,
+            EvalName::Svm => svm::measure(&prepared, &svm::Options::default())?,
             EvalName::Cluster => cluster::measure(&prepared, &cluster::Options { clusters: 0 })?,
             EvalName::Semi => semi::measure(&prepared, &semi::Options::default())?,
         });
@@ -69,17 +71,29 @@ pub fn run(command: &EvalCommand<Options>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Training images of the class that has the fewest.
-fn fewest_images(labels: &Labels, classes: usize) -> usize {
-    let counts: Vec<usize> = match labels {
-        Labels::Single { train, .. } => {
-            let mut counts = vec![0; classes];
-            train.iter().for_each(|&label| counts[label as usize] += 1);
-            counts
+/// Numbers of neighbours without those that mean the same as another, since there are only so many images.
+fn once(neighbours: &[i64], images: i64) -> Vec<i64> {
+    let mut done: Vec<i64> = Vec::new();
+    for &k in neighbours {
+        match done.iter().find(|&&done| done.min(images) == k.min(images)) {
+            Some(same) => say!(
+                "note: left out: kNN with {k} neighbours, which with {images} training images is that with {same}"
+            ),
+            None => done.push(k),
         }
-        Labels::Multiple { train, .. } => {
-            train.iter().map(|class| class.iter().filter(|&&there| there).count()).collect()
-        }
-    };
-    counts.into_iter().min().unwrap_or(0)
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_beyond_all_images_vote_once() {
+        assert_eq!(once(&[20, 200], 1000), [20, 200]);
+        assert_eq!(once(&[20, 200], 100), [20, 200]);
+        assert_eq!(once(&[20, 200], 20), [20]);
+        assert_eq!(once(&[20, 200], 7), [20]);
+    }
 }

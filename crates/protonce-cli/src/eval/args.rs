@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::Args;
 use protonce::device::device;
-use protonce_encoder::Precision;
 use protonce::transfer::{FeatureCache, FrozenEncoder};
-use protonce::weights::Weights;
+use protonce_encoder::Precision;
 use protonce_images::data::{Benchmark, Dataset, Labelled, open_benchmark};
 
 use super::prepared::Prepared;
 use super::split::Split;
 use crate::data::tell_remarks;
 use crate::threads::use_tensor_threads;
+use crate::weights;
 
 /// The encoder, what it runs on, and the labelled images.
 #[derive(Args)]
@@ -76,7 +76,7 @@ impl EvalArgs {
     pub fn prepare(&self) -> anyhow::Result<Prepared<'_>> {
         let device = device(&self.device)?;
         use_tensor_threads(self.threads)?;
-        let weights = Weights::read(&self.weights)?;
+        let weights = weights::read(&self.weights)?;
         let precision = Precision::fastest_on(device);
         let encoder = match self.untrained {
             true => {

@@ -1,9 +1,9 @@
 //! `protonce eval cluster`.
 
 use clap::Args;
-use protonce_encoder::{Output, normalise_rows};
 use protonce::prototypes::Points;
 use protonce::tensors::values;
+use protonce_encoder::{Output, normalise_rows};
 use protonce_kmeans::{Agreement, KMeans, Metric, SingleProcess, agreement};
 use serde_json::json;
 

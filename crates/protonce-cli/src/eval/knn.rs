@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::Args;
 use image::RgbImage;
-use protonce_encoder::Output;
 use protonce::transfer::{Knn, knn_accuracy, neighbours, recall};
+use protonce_encoder::Output;
 use protonce_images::data::Dataset;
 use protonce_report::{Neighbours, Shown, neighbour_grid, save_png};
 use serde_json::json;
 
 use super::progress::with_spinner;
 use super::{EvalResult, Figure, OutputChoice, Prepared};
+use crate::destination;
 use crate::pictures::rgb;
 
 #[derive(Args)]
@@ -44,6 +45,9 @@ pub fn measure(prepared: &Prepared, options: &Options) -> anyhow::Result<EvalRes
     }
     if options.temperature <= 0.0 {
         bail!("\"temperature\" is {}: expected more than 0", options.temperature);
+    }
+    if let Some(file) = &options.picture {
+        destination::check_file(file)?;
     }
     let output = options.output.output();
     let result = match options.retrieval {

@@ -1,8 +1,8 @@
 //! `protonce eval linear`.
 
 use clap::{Args, ValueEnum};
-use protonce_encoder::{Output, normalise_rows};
 use protonce::transfer::{LinearProbe, Logistic, SupervisedSgd, TopAccuracy, top_accuracy};
+use protonce_encoder::{Output, normalise_rows};
 use serde_json::{Value, json};
 
 use super::progress::{progress_bar, show_on, warn_of_guessing, with_spinner};

@@ -4,8 +4,8 @@
 use std::cell::{Cell, OnceCell};
 use std::time::{Duration, Instant};
 
-use protonce_encoder::Output;
 use protonce::transfer::FrozenEncoder;
+use protonce_encoder::Output;
 use protonce_images::data::Dataset;
 use tch::Tensor;
 
@@ -57,7 +57,10 @@ impl<'a> Prepared<'a> {
             return Ok(features);
         }
         let (train_images, train) = self.extract("training images", &self.split.train, output)?;
-        let (test_images, test) = self.extract("test images", &self.split.test, output)?;
+        let (test_images, test) = match self.split.same_images() {
+            true => (train_images.clone(), train.shallow_clone()),
+            false => self.extract("test images", &self.split.test, output)?,
+        };
         Ok(cell.get_or_init(|| Features { train, train_images, test, test_images }))
     }
 

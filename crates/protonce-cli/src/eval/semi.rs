@@ -66,7 +66,7 @@ pub fn measure(prepared: &Prepared, options: &Options) -> anyhow::Result<EvalRes
         }
     }
     let (mut figures, mut results) = (Vec::new(), Vec::new());
-    for chosen in choices {
+    for chosen in once(choices) {
         let share = chosen.len() as f64 / train.len().max(1) as f64;
         let percent = format!("{:.3}", 100.0 * share);
         let percent = percent.trim_end_matches('0').trim_end_matches('.');
@@ -102,6 +102,22 @@ pub fn measure(prepared: &Prepared, options: &Options) -> anyhow::Result<EvalRes
     Ok(EvalResult { name: "semi", figures, json: json!(results) })
 }
 
+/// Choices of images without those that are made already: of a few images per class, several shares are
+/// the same ones.
+fn once(choices: Vec<Vec<usize>>) -> Vec<Vec<usize>> {
+    let mut different: Vec<Vec<usize>> = Vec::new();
+    for chosen in choices {
+        match different.contains(&chosen) {
+            true => say!(
+                "note: left out: a share of the labels that gives the same {} images as another",
+                chosen.len()
+            ),
+            false => different.push(chosen),
+        }
+    }
+    different
+}
+
 fn fine_tuned(
     prepared: &Prepared,
     fine_tune: &FineTune,
@@ -132,4 +148,21 @@ fn fine_tuned(
     )?;
     bar.finish_and_clear();
     Ok(accuracy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_that_choose_the_same_images_are_trained_on_once() {
+        for (images, shares, different) in
+            [(5, vec![0.01, 0.1], 1), (14, vec![0.01, 0.1, 0.5, 1.0], 3), (200, vec![0.01, 0.1], 2)]
+        {
+            let labels: Vec<i64> = (0..3 * images).map(|image| image % 3).collect();
+            let choose = |&share: &f64| share_of_each_class(&labels, share, 1).unwrap();
+            let found = once(shares.iter().map(choose).collect());
+            assert_eq!(found.len(), different, "{images}: {found:?}");
+        }
+    }
 }

@@ -22,6 +22,13 @@ pub enum Labels {
 }
 
 impl Split {
+    /// Whether encoders are tested on the very images that they learn from.
+    pub fn same_images(&self) -> bool {
+        // Names and order are not enough: both folders of a benchmark may have the same ones.
+        self.train.argument() == self.test.argument()
+            && self.train.fingerprint() == self.test.fingerprint()
+    }
+
     /// Puts the labels of `train` and `test` in one numbering; of each class, the first `per_class`
     /// training images (0: all).
     pub fn new(

@@ -2,8 +2,8 @@
 
 use anyhow::bail;
 use clap::Args;
-use protonce_encoder::Output;
 use protonce::transfer::{FeatureMatrix, Svm, SvmMeasure, SvmSet, svm_results};
+use protonce_encoder::Output;
 use serde_json::json;
 
 use super::progress::with_spinner;
@@ -17,6 +17,7 @@ pub struct Options {
     #[arg(long, value_name = "C,C", value_delimiter = ',', num_args = 1, default_value = "0.5")]
     c: Vec<f64>,
     /// Training images of each class, several numbers one after the other; `full` is all there are.
+    /// More than a class has are left out.
     #[arg(
         long,
         value_name = "N,N",
@@ -30,11 +31,9 @@ pub struct Options {
     runs: usize,
 }
 
-impl Options {
-    /// The defaults on a data set in which every class has `images` images at least.
-    pub fn for_images(images: usize) -> Options {
-        let shots = [1, 2, 4, 8, 16].into_iter().filter(|&shots| shots <= images);
-        let shots = shots.map(|shots| shots.to_string()).chain(["full".to_owned()]).collect();
+impl Default for Options {
+    fn default() -> Options {
+        let shots = ["1", "2", "4", "8", "16", "full"].map(str::to_owned).to_vec();
         Options { c: vec![0.5], shots, runs: 5 }
     }
 }
@@ -83,6 +82,7 @@ pub fn measure(prepared: &Prepared, options: &Options) -> anyhow::Result<EvalRes
     };
     let train = SvmSet { features: FeatureMatrix::normalised(&features.train)?, positive: train };
     let test = SvmSet { features: FeatureMatrix::normalised(&features.test)?, positive: test };
+    let shots = possible(shots, &train.positive, classes)?;
     let svm = Svm::default();
     let (mut figures, mut results) = (Vec::new(), Vec::new());
     for shots in shots {
@@ -106,4 +106,89 @@ pub fn measure(prepared: &Prepared, options: &Options) -> anyhow::Result<EvalRes
         }
     }
     Ok(EvalResult { name: "svm", figures, json: json!({ "measure": measure, "results": results }) })
+}
+
+/// Those of `shots` that every class has the images for, each once; what is left out is said. `positive` says
+/// which images are of each class.
+fn possible(
+    mut shots: Vec<Option<usize>>,
+    positive: &[Vec<bool>],
+    classes: &[String],
+) -> anyhow::Result<Vec<Option<usize>>> {
+    let mut seen = Vec::new();
+    shots.retain(|shots| {
+        !seen.contains(shots) && {
+            seen.push(*shots);
+            true
+        }
+    });
+    let images = |class: &Vec<bool>| class.iter().filter(|&&there| there).count();
+    let fewest = positive.iter().map(images).zip(classes).min_by_key(|&(count, _)| count);
+    let Some((fewest, class)) = fewest else { return Ok(shots) };
+    let (possible, impossible): (Vec<_>, Vec<_>) =
+        shots.into_iter().partition(|shots| shots.is_none_or(|shots| shots <= fewest));
+    let list = |shots: &[Option<usize>]| {
+        let numbers: Vec<String> = shots.iter().flatten().map(usize::to_string).collect();
+        numbers.join(", ")
+    };
+    if !impossible.is_empty() {
+        let why = format!("class \"{class}\" has {fewest} training images");
+        if possible.is_empty() {
+            bail!(
+                "\"shots\" is {}, but {why}: expected {fewest} or fewer, or full",
+                list(&impossible)
+            );
+        }
+        say!("note: left out: SVM on {} images of each class, for {why}", list(&impossible));
+    }
+    // Where every class has as many images as that, and none is of two, they are all there are.
+    let all = positive.first().map_or(0, Vec::len);
+    let full = |shots: &Option<usize>| *shots == Some(fewest) && all == fewest * classes.len();
+    let (same, possible): (Vec<_>, Vec<_>) = match possible.contains(&None) {
+        true => possible.into_iter().partition(full),
+        false => (Vec::new(), possible),
+    };
+    if !same.is_empty() {
+        say!(
+            "note: left out: SVM on {} images of each class, which are all, as in full",
+            list(&same)
+        );
+    }
+    Ok(possible)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of 1, 2, 4, 8, 16 and full are done with so many images of each class.
+    fn done(counts: &[usize]) -> Vec<Option<usize>> {
+        let all: usize = counts.iter().sum();
+        let mut from = 0;
+        let mut of = |count: &usize| {
+            from += count;
+            (0..all).map(|image| (from - count..from).contains(&image)).collect()
+        };
+        let positive: Vec<Vec<bool>> = counts.iter().map(&mut of).collect();
+        let classes: Vec<String> = (0..counts.len()).map(|class| class.to_string()).collect();
+        let shots = [Some(1), Some(2), Some(4), Some(4), Some(8), Some(16), None];
+        possible(shots.to_vec(), &positive, &classes).unwrap()
+    }
+
+    #[test]
+    fn shots_that_a_class_cannot_fill_and_those_that_are_all_images_are_left_out() {
+        assert_eq!(done(&[3, 20, 20]), [Some(1), Some(2), None]);
+        assert_eq!(done(&[40, 9]), [Some(1), Some(2), Some(4), Some(8), None]);
+        assert_eq!(done(&[16, 17, 16]), [Some(1), Some(2), Some(4), Some(8), Some(16), None]);
+        assert_eq!(done(&[16, 16, 16]), [Some(1), Some(2), Some(4), Some(8), None]);
+        assert_eq!(done(&[1, 1]), [None]);
+        let two = [vec![true, false, false], vec![false, true, true]];
+        let classes = ["cat", "dog"].map(str::to_owned);
+        let error = possible(vec![Some(2), Some(4)], &two, &classes).unwrap_err().to_string();
+        assert!(
+            error.contains("\"cat\" has 1 training images") && error.contains("2, 4"),
+            "{error}"
+        );
+        assert_eq!(possible(vec![Some(1)], &two, &classes).unwrap(), [Some(1)]);
+    }
 }

@@ -69,6 +69,71 @@ fn the_number_of_heaps_is_suggested() {
 }
 
 #[test]
+fn equal_embeddings_stand_apart_at_no_number_of_clusters() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, out) = (folder.path().join("rows.npy"), folder.path().join("out"));
+    let silhouettes = |more: &[&str]| {
+        let output = succeed(cluster(&file, &out, &[more, &["--json"]].concat()));
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let all = found["granularities"].as_array().unwrap().iter();
+        let all: Vec<serde_json::Value> = all.map(|found| found["silhouette"].clone()).collect();
+        (all, stderr(&output))
+    };
+    for value in [0.0, 0.25, -3e7] {
+        write_npy(&file, &vec![value; 200]);
+        let (found, text) = silhouettes(&["--suggest"]);
+        assert!(found.len() > 2 && found.iter().all(serde_json::Value::is_null), "{found:?}");
+        assert!(text.contains("no number of clusters stands apart"), "{text}");
+        // The advice is not that of a training, which there is none of here.
+        assert!(text.contains("nearly equal to each other") && !text.contains("--lr"), "{text}");
+    }
+    // Two different rows are two clusters, however many are asked for.
+    for (many, few) in [(99, 1), (50, 50), (2, 98)] {
+        let values = [[1.0, 2.0].repeat(many), [5.0, 0.0].repeat(few)].concat();
+        write_npy(&file, &values);
+        let (found, text) = silhouettes(&["--suggest", "--start", "plus-plus"]);
+        // scikit-learn: 1 for all but those that are alone.
+        let right = if few == 1 { 0.99 } else { 1.0 };
+        assert!((found[0].as_f64().unwrap() - right).abs() < 1e-9, "{found:?}");
+        assert!(text.contains("2 clusters stand apart best"), "{text}");
+        assert!(!text.contains("nearly equal"), "{text}");
+    }
+    write_npy(&file, &heaps());
+    let (found, text) = silhouettes(&["--clusters", "1"]);
+    assert!(found == [serde_json::Value::Null] && text.contains("silhouette none"), "{text}");
+}
+
+#[test]
+fn a_place_that_cannot_be_written_to_is_refused_before_anything_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let absent = folder.path().join("absent.npy");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    // A file, something below a file, and a file system that makes no files.
+    let places = [file.clone(), file.join("below/it"), "/proc/protonce/clusters".into()];
+    for out in places {
+        let text = refuse(cluster(&absent, &out, &[]), 1);
+        assert!(text.contains(&format!("cannot write {}", out.display())), "{text}");
+    }
+    // A file's place, before weights are read.
+    let absent = absent.to_str().unwrap();
+    for out in [folder.path().to_owned(), folder.path().join("no/file"), "/proc/file.npy".into()] {
+        let out = out.to_str().unwrap();
+        let embed = ["embed", "--weights", absent, "--data", absent, "--out", out];
+        let import = ["weights", "import", absent, "--out", out];
+        let export = ["weights", "export", absent, "--to", "timm", "--out", out];
+        for command in [&embed[..], &import, &export] {
+            let text = refuse(protonce(command), 1);
+            assert!(text.contains(out) && !text.contains("absent"), "{text}");
+        }
+    }
+    // Looking leaves nothing behind.
+    let out = folder.path().join("deep/er");
+    refuse(cluster(&folder.path().join("absent.npy"), &out, &[]), 1);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn impossible_embeddings_are_refused_in_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |values: &[f32], more: &[&str]| {
@@ -84,6 +149,12 @@ fn impossible_embeddings_are_refused_in_a_sentence() {
     assert!(refused(&broken, &["--clusters", "3"]).contains("image 17 is not finite"));
     broken[2 * 17 + 1] = f32::NEG_INFINITY;
     assert!(refused(&broken, &["--clusters", "3"]).contains("image 17 is not finite"));
+    for large in [1e20, -3e15, f32::MAX] {
+        broken[2 * 17 + 1] = large;
+        let text = refused(&broken, &["--clusters", "3"]);
+        assert!(text.contains("image 17 has a value beyond ±1e15"), "{text}");
+        assert!(!text.contains("finite"), "{text}");
+    }
     assert!(refused(&heaps(), &["--clusters", "61"]).contains("61 clusters from 60 images"));
     assert!(refused(&heaps(), &["--clusters", "0"]).contains("0 clusters"));
     let mut zero = heaps();

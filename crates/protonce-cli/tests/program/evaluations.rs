@@ -92,6 +92,47 @@ fn all_evaluations_give_their_figures() {
 }
 
 #[test]
+fn what_few_images_cannot_give_is_left_out_and_said() {
+    let trained = Trained::new();
+    let data = trained.path("data");
+    let said = |evaluation: &str, more: &[&str]| {
+        let more = [&["--data", &data, "--json"], more].concat();
+        let output = succeed(trained.command(evaluation, &more));
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (found, stderr(&output))
+    };
+    let shots = |found: &Value| -> Vec<Option<u64>> {
+        let results = found["svm"]["results"].as_array().unwrap().iter();
+        results.map(|row| row["shots"].as_u64()).collect()
+    };
+    for (asked, done, note) in [
+        ("4,13,16", vec![Some(4)], "left out: SVM on 13, 16 images of each class"),
+        ("12,full", vec![None], "left out: SVM on 12 images of each class, which are all"),
+        ("2,2,12", vec![Some(2), Some(12)], ""),
+    ] {
+        let (found, text) = said("svm", &["--shots", asked]);
+        assert_eq!(shots(&found), done, "{asked}");
+        assert!(text.contains(note) && text.contains("note") != note.is_empty(), "{text}");
+    }
+    let impossible = ["--data", &data[..], "--shots", "13,200"];
+    let text = refuse(trained.command("svm", &impossible), 1);
+    assert!(text.contains("13, 200") && text.contains("has 12 training images"), "{text}");
+
+    // One in a hundred and one in ten of twelve images are one image.
+    let shares = ["--fraction", "0.01,0.1,0.5", "--epochs", "1"];
+    let (found, text) = said("semi", &shares);
+    let images: Vec<&Value> =
+        found["semi"].as_array().unwrap().iter().map(|row| &row["images"]).collect();
+    assert_eq!(images, [3, 18]);
+    assert!(text.contains("the same 3 images as another"), "{text}");
+
+    let others = ["--per-class", "6", "--skip", "linear,semi,svm,cluster"];
+    let (found, text) = said("all", &others);
+    assert_eq!(found["all"]["knn"].as_array().unwrap().len(), 1);
+    assert!(text.contains("kNN with 200 neighbours, which with 18 training images"), "{text}");
+}
+
+#[test]
 fn retrieval_a_picture_and_untrained_weights() {
     let trained = Trained::new();
     let picture = trained.path("neighbours.png");

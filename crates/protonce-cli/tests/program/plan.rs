@@ -81,6 +81,38 @@ fn a_budget_or_a_number_of_epochs_but_not_both() {
 }
 
 #[test]
+fn a_warm_up_longer_than_the_run_is_shortened_and_refused_where_it_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    write_classes(&data, &["a", "b"], 10);
+    let data = data.to_str().unwrap();
+    let pretrain = |name: &str, more: &[&str]| {
+        let mut command = protonce(&["pretrain", data, "--threads", "1", "--tune", "off"]);
+        command.args(["--out", folder.path().join(name).to_str().unwrap()]);
+        command.args(["--image-size", "16", "--batch-size", "8", "--clusters", "4"]);
+        command.args(more);
+        command
+    };
+    for (preset, epochs, warmup) in [("small", "2", 1), ("small", "1", 0), ("v2", "2", 1)] {
+        let name = format!("{preset}-{epochs}");
+        let small = ["--arch", "resnet18", "--stem", "imagenet", "--queue", "8"];
+        let more = [&["--preset", preset, "--epochs", epochs][..], &small].concat();
+        let text = stderr(&succeed(pretrain(&name, &more)));
+        let chosen = settings(&folder.path().join(&name));
+        assert_eq!(chosen["warmup-epochs"], warmup.into(), "{name}");
+        let said = format!("warmup-epochs {warmup} (the preset's");
+        assert!(text.contains(&said) && text.contains("more than the run has"), "{text}");
+    }
+    for (preset, epochs, warmup) in [("auto", "2", "3"), ("small", "4", "20"), ("v2", "1", "2")] {
+        let asked = ["--preset", preset, "--epochs", epochs, "--warmup-epochs", warmup];
+        let text = refuse(pretrain("refused", &asked), 1);
+        let said = format!("\"warmup-epochs\" is {warmup}, but the run has {epochs} epochs");
+        assert!(text.contains(&said) && text.contains("--method moco"), "{text}");
+        assert!(!folder.path().join("refused").exists());
+    }
+}
+
+#[test]
 fn more_images_than_the_time_allows_are_sampled() {
     let folder = tempfile::tempdir().unwrap();
     // Where many images are, names of the same few do as well.

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use protonce::weights::{Export, Target, Weights, export};
+
 use crate::images::{picture, write_classes};
 use crate::{protonce, refuse, stdout, succeed, tiny_pretrain};
 
@@ -70,6 +72,65 @@ fn a_run_goes_out_with_a_card_and_means_the_same_wherever_weights_are_asked_for(
     let pcl = folder.path().join("weights.pcl");
     let text = stdout(&succeed(protonce(&["weights", "show", pcl.to_str().unwrap()])));
     assert!(text.contains("module.encoder_k.conv1.weight (no part"), "{text}");
+}
+
+#[test]
+fn weights_that_diverged_are_refused_by_every_command_in_the_same_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, run) = run_in(folder.path(), &["--method", "moco", "--epochs", "1"]);
+    let out = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for (target, value) in
+        [(Target::Safetensors, f64::NAN), (Target::Pcl, f64::INFINITY), (Target::Timm, f64::NAN)]
+    {
+        let mut weights = Weights::read(Path::new(&run)).unwrap();
+        let broken = weights.tensors.iter_mut().filter(|(name, _)| name.starts_with("layer2.0.bn"));
+        for (_, tensor) in broken.filter(|(_, tensor)| tensor.is_floating_point()) {
+            let _ = tensor.get(3).fill_(value);
+        }
+        let names = weights.tensors.iter().map(|(name, _)| name);
+        let first = names.clone().find(|name| name.starts_with("layer2.0.bn")).unwrap().clone();
+        let file = out("diverged");
+        let options = Export { target, head: true, fold: false, licence: None };
+        export(&weights, &Vec::new(), &options, Path::new(&file)).unwrap();
+        let sentence = format!("{file}: its tensor {first} has numbers that are NaN or infinite");
+        let (imported, rows, again) = (out("imported"), out("rows.npy"), out("again"));
+        for command in [
+            &["weights", "import", &file, "--out", &imported][..],
+            &["embed", "--weights", &file, "--data", &data, "--out", &rows],
+            &["eval", "knn", "--weights", &file, "--train", &data, "--test", &data],
+            &["pretrain", &data, "--out", &again, "--init", &file, "--epochs", "1"],
+        ] {
+            let text = refuse(protonce(command), 1);
+            assert!(text.contains(&sentence), "{command:?}: {text}");
+            assert_eq!(text.lines().count(), 1, "one sentence, not: {text}");
+        }
+        assert!(![imported, rows, again].iter().any(|left| Path::new(left).exists()));
+    }
+}
+
+#[test]
+fn what_was_chosen_in_a_file_is_said_by_every_command_that_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, run) = run_in(folder.path(), &["--method", "moco", "--epochs", "1"]);
+    let out = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    // The published layout, with the momentum encoder beside the query encoder.
+    let file = out("weights.pth.tar");
+    succeed(protonce(&["weights", "export", &run, "--to", "pcl", "--out", &file]));
+    let note = format!("note: {file}: it holds 2 encoders: taken is \"module.encoder_q.\"");
+    let (imported, rows) = (out("imported"), out("rows.npy"));
+    for command in [
+        &["weights", "import", &file, "--out", &imported][..],
+        &["weights", "show", &file],
+        &["embed", "--weights", &file, "--data", &data, "--out", &rows],
+        &["eval", "knn", "--no-cache", "--weights", &file, "--train", &data, "--test", &data],
+    ] {
+        let text = stderr(&succeed(protonce(command)));
+        assert!(text.contains(&note) && text.contains("module.encoder_k."), "{command:?}: {text}");
+    }
+    for prefix in ["module.encoder_k.", "module.encoder_k"] {
+        let import = ["weights", "import", &file, "--out", &imported, "--prefix", prefix];
+        assert!(!stderr(&succeed(protonce(&import))).contains("note"));
+    }
 }
 
 #[test]

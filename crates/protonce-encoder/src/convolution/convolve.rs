@@ -8,8 +8,8 @@ use super::libtorch;
 use super::passes::{forward, input_gradient, weight_gradient};
 use super::shape::ConvShape;
 use crate::autograd::differentiable;
-use crate::recompute::Recompute;
 use crate::profile::{self, Kernel};
+use crate::recompute::Recompute;
 
 /// Convolves `x` [n, in, h, w] with `weight` [out, in / groups, size, size], both of one precision:
 /// [n, out, h', w'], on a CPU in channels-last memory. Differentiable in both; what is kept for the

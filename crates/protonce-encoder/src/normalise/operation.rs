@@ -7,8 +7,8 @@ use super::batch_norm::{Activation, BatchNorm, BatchStats, EPSILON, MOMENTUM};
 use super::forward::{Keep, forward, write};
 use crate::autograd::{differentiable, gradients_wanted};
 use crate::memory::{BFloat16, Element, channels_last, elements, elements_mut};
-use crate::recompute::Recompute;
 use crate::profile::{self, Kernel};
+use crate::recompute::Recompute;
 
 /// The result of [`normalise`].
 pub struct Normalised {

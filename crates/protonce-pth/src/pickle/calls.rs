@@ -4,18 +4,23 @@ use super::machine::Machine;
 use super::names::{self, KnownName, PlainClass};
 use super::object::{Id, Object};
 use crate::PthError;
+use crate::limits::MAX_NAMES;
 
 impl Machine<'_> {
-    /// Puts a known name on the stack, and refuses any other.
+    /// Puts a name on the stack, and refuses one that runs programs or code.
     pub(super) fn global(&mut self, module: &str, name: &str) -> Result<(), PthError> {
-        match names::find(module, name) {
-            Some(known) => self.push(Object::Global(known)),
-            None => {
-                // A name from a hostile file may be of any length and alphabet.
-                let shown: String = format!("{module}.{name}").escape_debug().take(100).collect();
-                Err(PthError::Global { name: shown, position: self.input.instruction() })
+        // A name from a hostile file may be of any length and alphabet.
+        let shown = || format!("{module}.{name}").escape_debug().take(100).collect::<String>();
+        let Some(known) = names::find(module, name) else {
+            return Err(PthError::Global { name: shown(), position: self.input.instruction() });
+        };
+        if known == KnownName::Plain(PlainClass::Opaque) && self.passed_over.len() < MAX_NAMES {
+            let shown = shown();
+            if !self.passed_over.contains(&shown) {
+                self.passed_over.push(shown);
             }
         }
+        self.push(Object::Global(known))
     }
 
     /// What a call of a known name would have made.
@@ -23,8 +28,21 @@ impl Machine<'_> {
         let [callee, arguments] = self.pop_some(2)?[..] else {
             return Err(self.input.wrong("a call without arguments"));
         };
-        let Object::Global(known) = self.objects[callee as usize] else {
-            return Err(self.input.wrong("a call of what is no name"));
+        self.call(callee, arguments)
+    }
+
+    /// As [`Machine::make`], with arguments by name, which nothing known here has.
+    pub(super) fn make_by_names(&mut self) -> Result<(), PthError> {
+        self.pop()?;
+        self.make()
+    }
+
+    fn call(&mut self, callee: Id, arguments: Id) -> Result<(), PthError> {
+        let known = match self.objects[callee as usize] {
+            Object::Global(known) => known,
+            // What a class that is passed over makes may be called in turn, as functools.partial is.
+            Object::Plain { class: class @ PlainClass::Opaque, .. } => KnownName::Plain(class),
+            _ => return Err(self.input.wrong("a call of what is no name")),
         };
         let Object::Tuple(items) = &self.objects[arguments as usize] else {
             return Err(self.input.wrong("arguments that are no tuple"));
@@ -42,13 +60,29 @@ impl Machine<'_> {
                     Object::Storage { .. } => {
                         self.push(Object::Tensor { storage, offset, shape, strides })
                     }
+                    // Numbers of a type that no encoder has.
+                    Object::Plain { class: PlainClass::Opaque, .. } => self.push_id(storage),
                     _ => Err(self.input.wrong("a tensor without a storage")),
                 }
             }
-            (KnownName::RebuildParameter, &[tensor, _, _])
-                if matches!(self.objects[tensor as usize], Object::Tensor { .. }) =>
+            (KnownName::RebuildParameter, &[tensor, _, _] | &[tensor, _, _, _])
+                if matches!(
+                    self.objects[tensor as usize],
+                    Object::Tensor { .. } | Object::Plain { class: PlainClass::Opaque, .. }
+                ) =>
             {
                 self.push_id(tensor)
+            }
+            // A tensor with attributes, or of a class of its own: what would make the plain one.
+            (KnownName::RebuildFromType, &[function, _, arguments, _]) => {
+                match self.objects[function as usize] {
+                    Object::Global(
+                        KnownName::RebuildTensor
+                        | KnownName::RebuildTensorV2
+                        | KnownName::RebuildParameter,
+                    ) => self.call(function, arguments),
+                    _ => self.opaque(arguments),
+                }
             }
             (KnownName::Size, &[sizes]) => self.push_id(sizes),
             (KnownName::Plain(PlainClass::NumpyReconstruct), _) => {
@@ -63,6 +97,10 @@ impl Machine<'_> {
                 Err(self.input.wrong(reason))
             }
         }
+    }
+
+    fn opaque(&mut self, arguments: Id) -> Result<(), PthError> {
+        self.push(Object::Plain { class: PlainClass::Opaque, arguments, state: None })
     }
 
     /// A list of pairs, as Python 2 wrote an OrderedDict.
@@ -83,15 +121,15 @@ impl Machine<'_> {
         let top = self.top()?;
         match &mut self.objects[top as usize] {
             Object::Plain { state, .. } => *state = Some(new_state),
-            // Attributes of a dict, such as the `_metadata` of a state dict.
-            Object::Dict(_) => {}
+            // Attributes of a dict, such as the `_metadata` of a state dict, or of a tensor.
+            Object::Dict(_) | Object::Tensor { .. } => {}
             _ => return Err(self.input.wrong("a state for what has none")),
         }
         Ok(())
     }
 
     /// A storage, which lies outside the pickle and is described by ('storage', class, key, device,
-    /// count[, none]).
+    /// count[, none]). PyTorch before 1.6 put the classes of modules there too, with their source.
     pub(super) fn storage(&mut self) -> Result<(), PthError> {
         let id = self.pop()?;
         let Object::Tuple(items) = &self.objects[id as usize] else {
@@ -117,6 +155,19 @@ impl Machine<'_> {
                 Ok(count) => self.push(Object::Storage { dtype, key, count }),
                 Err(_) => Err(self.input.wrong(format!("a storage of {count} numbers"))),
             },
+            [
+                Object::Text(word),
+                Object::Global(KnownName::Plain(PlainClass::Opaque)),
+                Object::Text(_),
+                Object::Text(_),
+                Object::Int(_),
+                ..,
+            ] if self.input.bytes(*word) == b"storage" => self.opaque(id),
+            [Object::Text(word), Object::Global(KnownName::Plain(PlainClass::Opaque)), ..]
+                if self.input.bytes(*word) == b"module" =>
+            {
+                self.push_id(items[1])
+            }
             _ => Err(self.input.wrong("something outside the pickle that is no storage")),
         }
     }

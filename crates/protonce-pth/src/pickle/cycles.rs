@@ -1,6 +1,8 @@
-//! A check that no object contains itself: walking the objects would never end.
+//! A check that no object contains itself: walking the objects would never end. What is passed over is
+//! walked by nothing but a search with an end of its own, and often leads back to its owner.
 
 use super::Pickle;
+use super::names::PlainClass;
 use super::object::{Id, Object};
 use crate::PthError;
 
@@ -52,6 +54,7 @@ fn children(pickle: &Pickle, id: Id) -> Vec<Id> {
         Object::Tensor { storage, offset, shape, strides } => {
             vec![*storage, *offset, *shape, *strides]
         }
+        Object::Plain { class: PlainClass::Opaque, .. } => Vec::new(),
         Object::Plain { arguments, state, .. } => {
             std::iter::once(*arguments).chain(*state).collect()
         }

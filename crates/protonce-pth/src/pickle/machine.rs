@@ -22,6 +22,8 @@ pub(super) struct Machine<'a> {
     memo: HashMap<u32, Id>,
     /// Objects pushed and numbers kept so far, which are limited.
     pushed: usize,
+    /// Names of classes and functions without a meaning here, each once.
+    pub(super) passed_over: Vec<String>,
 }
 
 impl<'a> Machine<'a> {
@@ -34,6 +36,7 @@ impl<'a> Machine<'a> {
             marks: Vec::new(),
             memo: HashMap::new(),
             pushed: 0,
+            passed_over: Vec::new(),
         }
     }
 
@@ -192,6 +195,7 @@ impl<'a> Machine<'a> {
                 }
                 // "Call", and "make an instance".
                 opcode::REDUCE | opcode::NEWOBJ => self.make()?,
+                opcode::NEWOBJ_EX => self.make_by_names()?,
                 // "Give it this state".
                 opcode::BUILD => self.build()?,
                 opcode::BINPERSID => self.storage()?,
@@ -214,9 +218,11 @@ impl<'a> Machine<'a> {
 
     /// A little-endian two's complement number of any length.
     fn long(&mut self, length: u64) -> Result<(), PthError> {
-        let bytes = self.input.slice(length)?;
+        let span = self.input.span(length)?;
+        let bytes = self.input.bytes(span);
         if bytes.len() > 8 {
-            return Err(self.input.wrong("a whole number longer than 64 bits"));
+            // The state of a random generator, perhaps: no number that anything here asks for.
+            return self.push(Object::Bytes(span));
         }
         let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
         let mut number = [if negative { 0xff } else { 0 }; 8];
@@ -281,6 +287,8 @@ impl<'a> Machine<'a> {
         let list = self.top()?;
         match &mut self.objects[list as usize] {
             Object::List(items) | Object::Set(items) => items.extend(more),
+            // A class of its own that is a list too.
+            Object::Plain { .. } => {}
             _ => return Err(self.input.wrong("items for what is no list")),
         }
         Ok(())

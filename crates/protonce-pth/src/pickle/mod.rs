@@ -3,8 +3,8 @@
 //! A pickle goes in as bytes; a [`Pickle`] comes out: objects in one vector that refer to each other by
 //! number, so that a file can share objects as it likes and never makes this program recurse. The
 //! [`machine`] runs the pickle's [instructions](opcode) and makes [objects](object); [`calls`] stands
-//! where Python would call a function, for which only [`names`] on a list are known; a [`Value`] walks
-//! the result.
+//! where Python would call a function, and makes tensors and plain objects of those that [`names`]
+//! knows; a [`Value`] walks the result.
 
 mod calls;
 mod cycles;
@@ -28,6 +28,7 @@ pub(crate) struct Pickle {
     bytes: Vec<u8>,
     objects: Vec<Object>,
     root: Id,
+    passed_over: Vec<String>,
 }
 
 impl Pickle {
@@ -41,8 +42,8 @@ impl Pickle {
         let mut machine = Machine::new(&bytes, start);
         let root = machine.run()?;
         let end = machine.input.position();
-        let objects = machine.objects;
-        let pickle = Pickle { bytes, objects, root };
+        let (objects, passed_over) = (machine.objects, machine.passed_over);
+        let pickle = Pickle { bytes, objects, root, passed_over };
         cycles::refuse(&pickle)?;
         Ok((pickle, end))
     }
@@ -66,6 +67,11 @@ impl Pickle {
     /// The object that was saved.
     pub(crate) fn root(&self) -> Value<'_> {
         Value { pickle: self, id: self.root }
+    }
+
+    /// Names of classes and functions without a meaning here, whose objects were passed over.
+    pub(crate) fn passed_over(&self) -> &[String] {
+        &self.passed_over
     }
 
     /// Key, type and count of numbers of every storage that is mentioned.

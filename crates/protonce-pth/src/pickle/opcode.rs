@@ -62,6 +62,7 @@ pub(super) const GLOBAL: u8 = b'c';
 pub(super) const STACK_GLOBAL: u8 = b'\x93';
 pub(super) const REDUCE: u8 = b'R';
 pub(super) const NEWOBJ: u8 = b'\x81';
+pub(super) const NEWOBJ_EX: u8 = b'\x92';
 pub(super) const BUILD: u8 = b'b';
 pub(super) const BINPERSID: u8 = b'Q';
 
@@ -70,7 +71,6 @@ pub(super) fn name(code: u8) -> String {
     let name = match code {
         b'i' => "INST",
         b'o' => "OBJ",
-        b'\x92' => "NEWOBJ_EX",
         b'\x82' => "EXT1",
         b'\x83' => "EXT2",
         b'\x84' => "EXT4",

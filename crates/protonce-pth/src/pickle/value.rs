@@ -43,6 +43,21 @@ impl<'a> Value<'a> {
         self.entries()?.rev().find(|(known, _)| known.as_str() == Some(key)).map(|(_, value)| value)
     }
 
+    /// Attributes of an object of a class that has no meaning here. They may lead back to it.
+    pub(crate) fn attributes(self) -> Option<Value<'a>> {
+        match *self.object() {
+            Object::Plain { class: PlainClass::Opaque, state: Some(state), .. } => {
+                Some(self.at(state))
+            }
+            _ => None,
+        }
+    }
+
+    /// The number of the object, which two values share when they are one object.
+    pub(crate) fn identity(self) -> u32 {
+        self.id
+    }
+
     /// Items of a list, tuple or set.
     pub fn items(self) -> Option<impl Iterator<Item = Value<'a>>> {
         match self.object() {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 use super::{EmbeddingsError, Format, Partial, Provenance, Summary};
-use protonce_encoder::{Encoder, Output, extract_batches, image_tensor};
 use crate::tensors::{TensorError, values};
 use crate::weights::{Weights, checksum};
+use protonce_encoder::{Encoder, Output, extract_batches, image_tensor};
 use protonce_images::data::Dataset;
 use protonce_images::views::{
     Crops, DecodeError, Loader, LoaderOptions, Renderer, ViewConfig, decode,

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use protonce_images::views::LoaderError;
 use protonce_run::{ConfigError, RunError};
 
-use protonce_encoder::EncoderError;
 use crate::prototypes::PrototypeError;
 use crate::tensors::TensorError;
 use crate::transfer::TransferError;
 use crate::weights::WeightsError;
+use protonce_encoder::EncoderError;
 
 /// What can stop a run.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use protonce_kmeans::{
-    Clustering, ConcentrationOptions, KMeans, Metric, Quality, concentration,
+    Clustering, ConcentrationOptions, KMeans, Metric, Quality, Source, concentration,
     normalised_mutual_information,
 };
 use protonce_run::{Event, Hierarchy, Progress, Task};
@@ -17,9 +17,9 @@ use tch::{Kind, Tensor};
 use super::batches::evaluation_loader;
 use super::error::PretrainError;
 use super::run::{CurrentPrototypes, Run};
-use protonce_encoder::{Output, extract};
 use crate::prototypes::{Points, Prototypes, effective_rank, spread};
 use crate::tensors::{Writable, values};
+use protonce_encoder::{Output, extract};
 
 /// A spread below which embeddings tell images no longer apart.
 const COLLAPSED: f64 = 0.1;
@@ -72,7 +72,12 @@ impl Run<'_, '_> {
                 .get(m)
                 .map(|before| normalised_mutual_information(before, &clustering.assignment));
             let concentration = concentration(clustering, options);
-            granularities.push(Quality::new(clustering, &concentration, agreement));
+            granularities.push(Quality::new(
+                clustering,
+                &concentration,
+                agreement,
+                Source::Training,
+            ));
             let (all, device) = (self.dataset.len(), self.device);
             prototypes.push(Prototypes::new(clustering, &concentration, &images, all, device));
         }

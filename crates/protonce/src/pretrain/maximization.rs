@@ -13,13 +13,13 @@ use crate::contrast::{
     Contrast, Queue, decorrelation, info_nce, other_images, other_prototypes, proto_nce,
     sample_negatives,
 };
-use protonce_encoder::convolution::ConvPlan;
-use protonce_encoder::{MomentumPair, Sgd, upload};
-use protonce_encoder::profile::{self, Part};
 use crate::prototypes::Prototypes;
 use crate::tensors::NamedTensors;
 use crate::weights::Weights;
 use crate::world::World;
+use protonce_encoder::convolution::ConvPlan;
+use protonce_encoder::profile::{self, Part};
+use protonce_encoder::{MomentumPair, Sgd, upload};
 use protonce_images::random::{Purpose, generator};
 use protonce_images::views::Batch;
 use protonce_run::{

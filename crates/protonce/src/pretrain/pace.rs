@@ -19,10 +19,10 @@ use super::error::PretrainError;
 use super::maximization::Trainer;
 use super::measure::{loader, random_prototypes};
 use super::setup::{check_sizes, choose_conv_plan};
-use protonce_encoder::{Output, extract};
 use crate::prototypes::Points;
 use crate::transfer::TransferError;
 use crate::world::World;
+use protonce_encoder::{Output, extract};
 
 /// Images that are embedded, and points that are clustered, to see how long it takes.
 const SAMPLE: usize = 2048;

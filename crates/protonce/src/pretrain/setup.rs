@@ -9,10 +9,10 @@ use tch::Device;
 
 use super::conv_plan;
 use super::error::PretrainError;
-use protonce_encoder::convolution::{ConvAlgorithms, ConvPlan};
-use protonce_encoder::{Encoder, Precision};
 use crate::prototypes::PrototypeError;
 use crate::world::World;
+use protonce_encoder::convolution::{ConvAlgorithms, ConvPlan};
+use protonce_encoder::{Encoder, Precision};
 
 /// Whether a run folder is begun or continued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,10 +11,10 @@ use tch::{Device, Tensor};
 
 use super::batches::evaluation_loader;
 use super::error::PretrainError;
-use protonce_encoder::{Encoder, Output, extract};
 use crate::transfer::{
     Knn, TransferError, TrivialFeatures, common_labels, knn_accuracy, trivial_floors,
 };
+use protonce_encoder::{Encoder, Output, extract};
 
 /// The labelled images of the kNN evaluation.
 pub(super) struct Validation {

@@ -19,14 +19,18 @@ impl DevicePoints {
     /// The rows of a tensor, float32 [count, dim].
     ///
     /// # Errors
-    /// When a row is not finite, or has no direction and `metric` needs one.
+    /// When a row is not finite or too large for its squared length, or has no direction and `metric` needs one.
     pub fn new(rows: &Tensor, metric: Metric) -> Result<DevicePoints, KMeansError> {
         let _guard = tch::no_grad_guard();
         let rows = rows.detach();
         let first = |broken: Tensor| (broken.size()[0] > 0).then(|| broken.int64_value(&[0, 0]));
         let broken = rows.abs().le(LARGEST).all_dim(1, false).logical_not().nonzero();
-        if let Some(point) = first(broken) {
-            return Err(KMeansError::NotFinite { point: point as usize });
+        if let Some(row) = first(broken) {
+            let point = row as usize;
+            return Err(match rows.get(row).isfinite().all().int64_value(&[]) != 0 {
+                true => KMeansError::TooLarge { point },
+                false => KMeansError::NotFinite { point },
+            });
         }
         let rows = match metric {
             Metric::Euclidean => rows,
@@ -179,6 +183,10 @@ mod tests {
         for value in [f32::NAN, f32::INFINITY] {
             rows.get(3).copy_(&Tensor::from_slice(&[value, 0.0]));
             assert!(refused(Metric::Euclidean).contains("point 3 is not finite"));
+        }
+        for value in [2e15, -1e20, f32::MAX] {
+            rows.get(3).copy_(&Tensor::from_slice(&[value, 0.0]));
+            assert!(refused(Metric::Euclidean).contains("point 3 has a value beyond"));
         }
     }
 }

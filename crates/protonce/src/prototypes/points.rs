@@ -1,7 +1,8 @@
 //! Embeddings to be clustered, wherever they are.
 
 use protonce_kmeans::{
-    Clustering, Collective, HostPoints, KMeans, KMeansError, Metric, Points as _, silhouette,
+    Clustering, Collective, HostPoints, KMeans, KMeansError, Metric, Points as _, Threads,
+    silhouette,
 };
 use tch::{Device, Tensor};
 
@@ -31,6 +32,15 @@ pub enum PrototypeError {
         /// Its row.
         row: usize,
     },
+    /// An embedding whose squared length overflows float32.
+    #[error(
+        "the embedding of image {row} has a value beyond ±1e15, so that distances overflow float32: divide \
+         all embeddings by one number, which changes no clusters"
+    )]
+    TooLarge {
+        /// Its row.
+        row: usize,
+    },
     /// An embedding without a direction, where directions are compared.
     #[error(
         "the embedding of image {row} is zero and has no direction: leave it out, or use the L2 metric"
@@ -54,6 +64,7 @@ impl From<KMeansError> for PrototypeError {
             }
             KMeansError::NoClusters => PrototypeError::NoClusters,
             KMeansError::NotFinite { point } => PrototypeError::NotFinite { row: point },
+            KMeansError::TooLarge { point } => PrototypeError::TooLarge { row: point },
             KMeansError::Zero { point } => PrototypeError::Zero { row: point },
             other => PrototypeError::KMeans(other),
         }
@@ -72,7 +83,8 @@ impl<'a> Points<'a> {
     /// The rows of a tensor, float32 [count, dim], on the device where it is.
     ///
     /// # Errors
-    /// When a row is not finite, or has no direction and `metric` needs one.
+    /// When a row is not finite or too large for its squared length, or has no direction and `metric`
+    /// needs one.
     pub fn from_tensor(rows: &Tensor, metric: Metric) -> Result<Points<'static>, PrototypeError> {
         if rows.device() != Device::Cpu {
             return Ok(Points::Device(DevicePoints::new(rows, metric)?));
@@ -87,7 +99,8 @@ impl<'a> Points<'a> {
     /// are borrowed.
     ///
     /// # Errors
-    /// When a row is not finite, or has no direction and `metric` needs one.
+    /// When a row is not finite or too large for its squared length, or has no direction and `metric`
+    /// needs one.
     pub fn from_values(
         values: &'a [f32],
         dim: usize,
@@ -151,11 +164,19 @@ impl<'a> Points<'a> {
         }?)
     }
 
-    /// [`silhouette`] of a clustering of these rows.
-    pub fn silhouette(&self, clustering: &Clustering) -> f64 {
-        match self {
-            Points::Host(points) => silhouette(&**points, clustering),
-            Points::Device(points) => silhouette(points, clustering),
-        }
+    /// [`silhouette`] of a clustering of these rows, on so many threads of the host; 0: one per core.
+    ///
+    /// # Errors
+    /// When threads cannot be started.
+    pub fn silhouette(
+        &self,
+        clustering: &Clustering,
+        threads: usize,
+    ) -> Result<Option<f64>, PrototypeError> {
+        let threads = Threads::new(threads)?;
+        Ok(match self {
+            Points::Host(points) => silhouette(&**points, clustering, &threads),
+            Points::Device(points) => silhouette(points, clustering, &threads),
+        })
     }
 }

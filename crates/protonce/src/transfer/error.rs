@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use protonce_encoder::EncoderError;
 use crate::tensors::TensorError;
+use protonce_encoder::EncoderError;
 use protonce_images::data::DataError;
 use protonce_images::views::LoaderError;
 

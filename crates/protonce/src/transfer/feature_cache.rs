@@ -10,8 +10,8 @@ use protonce_run::{TensorFile, write_tensors};
 use tch::{Device, Kind, Tensor};
 
 use super::TransferError;
-use protonce_encoder::Extracted;
 use crate::tensors::{self, TensorError, Writable};
+use protonce_encoder::Extracted;
 use protonce_images::views::Unreadable;
 
 /// A folder of features.

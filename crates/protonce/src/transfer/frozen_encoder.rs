@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 use tch::Device;
 
 use super::{FeatureCache, TransferError};
-use protonce_encoder::{Encoder, Extracted, Output, Precision, extract};
 use crate::tensors;
 use crate::weights::Weights;
+use protonce_encoder::{Encoder, Extracted, Output, Precision, extract};
 use protonce_images::data::Dataset;
 use protonce_images::views::{Crops, Loader, LoaderOptions, ViewConfig};
 use protonce_run::EncoderConfig;

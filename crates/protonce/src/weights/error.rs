@@ -7,8 +7,8 @@ use protonce_pth::PthError;
 use protonce_run::RunError;
 
 use super::Target;
-use protonce_encoder::EncoderError;
 use crate::tensors::TensorError;
+use protonce_encoder::EncoderError;
 
 /// Why weights cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,17 @@ pub enum WeightsError {
         path: PathBuf,
         /// What does not fit.
         reason: EncoderError,
+    },
+    /// Numbers that are none.
+    #[error(
+        "{path}: its tensor {name} has numbers that are NaN or infinite, so nothing can be computed with \
+         it; take a checkpoint from before its training diverged"
+    )]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The first such tensor, by torchvision's name.
+        name: String,
     },
     /// A file that the system cannot write.
     #[error("cannot write {path}: {reason}; choose a writable --out with free space")]

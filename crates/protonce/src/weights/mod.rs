@@ -9,6 +9,7 @@
 
 mod card;
 mod checksum;
+mod choice;
 mod compare;
 mod detectron2;
 mod error;
@@ -36,8 +37,8 @@ pub use recognise::{Recognised, recognise};
 pub use target::Target;
 pub use training_state::training_state;
 
-use protonce_encoder::{Encoder, EncoderError, Precision};
 use crate::tensors::NamedTensors;
+use protonce_encoder::{Encoder, EncoderError, Precision};
 use protonce_images::views::ViewConfig;
 use protonce_run::EncoderConfig;
 
@@ -54,6 +55,8 @@ pub struct Weights {
     pub card: Card,
     /// Tensors of the file that are no part of the encoder, such as a queue or a momentum encoder.
     pub left_out: Vec<String>,
+    /// What was chosen in the file, and what of it is not used: a sentence each.
+    pub notes: Vec<String>,
 }
 
 impl Weights {

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::path::Path;
 
-use protonce_pth::{Checkpoint, Dtype, Item, write_numpy, write_zip};
+use protonce_pth::{Checkpoint, Dtype, Item, StateDict, write_numpy, write_zip};
 use tch::{Kind, Tensor};
 
+use super::choice::encoders;
 use super::detectron2::{detectron2_name, torchvision_name};
 use super::metadata::Metadata;
 use super::read::{Hints, recognised};
@@ -20,13 +21,15 @@ pub(super) type PthFile = Checkpoint<BufReader<File>>;
 pub(super) fn read(path: &Path, hints: &Hints) -> Result<Weights, WeightsError> {
     let (mut file, found) = state_dict(path)?;
     let card = Card::of_pth(file.root());
-    let shapes: Vec<(String, Vec<i64>)> = found
-        .iter()
-        .map(|(name, tensor)| {
-            (name.clone(), tensor.shape.iter().map(|&side| side as i64).collect())
-        })
-        .collect();
-    recognised(path, hints, &shapes, card, |name| {
+    let shapes = shapes(&found);
+    let notes = match file.passed_over() {
+        [] => Vec::new(),
+        names => vec![format!(
+            "passed over, with nothing of it executed: objects of {}",
+            names.join(", ")
+        )],
+    };
+    recognised(path, hints, &shapes, card, notes, |name| {
         // Of several entries with one name the last counts, as in Python.
         let tensor = found.iter().rev().find(|(known, _)| known == name);
         let (_, tensor) = tensor.ok_or_else(|| WeightsError::NotAnEncoder {
@@ -37,24 +40,47 @@ pub(super) fn read(path: &Path, hints: &Hints) -> Result<Weights, WeightsError> 
     })
 }
 
-/// An open checkpoint of PyTorch and the named tensors of its state dict, which may be the whole file
-/// or lie in it under one of the usual names.
+/// An open checkpoint of PyTorch and the named tensors of its state dict, wherever in it that lies. Where
+/// several hold encoders, names begin with the keys that lead to each: `teacher.backbone.conv1.weight`.
 pub(super) fn state_dict(
     path: &Path,
 ) -> Result<(PthFile, Vec<(String, protonce_pth::Tensor)>), WeightsError> {
     let damaged = |reason| WeightsError::Pth { path: path.to_owned(), reason };
     let file = Checkpoint::open(path).map_err(damaged)?;
-    let root = file.root();
-    let state = ["state_dict", "model", "model_state_dict"]
-        .iter()
-        .find_map(|key| root.get(key).filter(|state| state.entries().is_some()));
     let mut found = Vec::new();
-    for (name, value) in state.unwrap_or(root).entries().into_iter().flatten() {
-        if let (Some(name), Some(tensor)) = (name.as_str(), file.tensor(value).map_err(damaged)?) {
-            found.push((torchvision_name(name), tensor));
+    for StateDict { path: keys, tensors } in file.state_dicts() {
+        let mut named = Vec::new();
+        for (name, value) in tensors {
+            if let Some(tensor) = file.tensor(value).map_err(damaged)? {
+                named.push((torchvision_name(&name), tensor));
+            }
         }
+        found.push((keys.join("."), named));
     }
-    Ok((file, found))
+    let holds_encoder = |(_, named): &(String, Vec<(String, protonce_pth::Tensor)>)| {
+        !encoders(&shapes(named)).is_empty()
+    };
+    if !found.iter().any(holds_encoder) {
+        // For the message that says what is there instead.
+        found.sort_by_key(|(_, named)| named.len());
+        let largest = found.pop().map(|(_, named)| named);
+        return Ok((file, largest.unwrap_or_default()));
+    }
+    found.retain(holds_encoder);
+    let several = found.len() > 1;
+    let named = found.into_iter().flat_map(|(keys, named)| {
+        let begin = if several && !keys.is_empty() { format!("{keys}.") } else { String::new() };
+        named.into_iter().map(move |(name, tensor)| (format!("{begin}{name}"), tensor))
+    });
+    let named = named.collect();
+    Ok((file, named))
+}
+
+fn shapes(named: &[(String, protonce_pth::Tensor)]) -> Vec<(String, Vec<i64>)> {
+    let shape = |tensor: &protonce_pth::Tensor| {
+        tensor.shape.iter().map(|&side| side as i64).collect::<Vec<i64>>()
+    };
+    named.iter().map(|(name, tensor)| (name.clone(), shape(tensor))).collect()
 }
 
 /// The numbers of a tensor of `file`.

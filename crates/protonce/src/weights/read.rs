@@ -8,8 +8,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::recognise::{Recognised, recognise};
 use super::{Card, Weights, WeightsError, pth, run, safetensors};
-use protonce_encoder::Precision;
 use crate::tensors::NamedTensors;
+use protonce_encoder::Precision;
 use protonce_images::views::{Augmentations, ViewConfig};
 use protonce_run::{EncoderConfig, Head, Stem};
 
@@ -27,7 +27,7 @@ impl Weights {
     /// a safetensors file, or a checkpoint of PyTorch in any of its layouts.
     ///
     /// # Errors
-    /// When it is none of these, cannot be read, or holds no ResNet.
+    /// When it is none of these, cannot be read, or holds no ResNet with finite numbers.
     pub fn read(path: &Path) -> Result<Weights, WeightsError> {
         Weights::read_with(path, &Hints::default())
     }
@@ -40,26 +40,38 @@ impl Weights {
     pub fn read_with(path: &Path, hints: &Hints) -> Result<Weights, WeightsError> {
         let unreadable = |reason| WeightsError::Read { path: path.to_owned(), reason };
         let is_folder = fs::metadata(path).map_err(unreadable)?.is_dir();
-        if is_folder || path.ends_with("checkpoints/last") {
-            return run::read(path);
-        }
-        match looks_like_safetensors(path).map_err(unreadable)? {
-            true => safetensors::read(path, hints),
-            false => pth::read(path, hints),
+        let weights = if is_folder || path.ends_with("checkpoints/last") {
+            run::read(path)
+        } else if looks_like_safetensors(path).map_err(unreadable)? {
+            safetensors::read(path, hints)
+        } else {
+            pth::read(path, hints)
+        }?;
+        let finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) != 0;
+        match weights.tensors.iter().find(|(_, tensor)| !finite(tensor)) {
+            None => Ok(weights),
+            Some((name, _)) => {
+                Err(WeightsError::NotFinite { path: path.to_owned(), name: name.clone() })
+            }
         }
     }
 }
 
-/// The encoder among named tensors, each read by `read`.
+/// The encoder among named tensors, each read by `read`; `notes` says what else there is to know of the
+/// file.
 pub(super) fn recognised(
     path: &Path,
     hints: &Hints,
     shapes: &[(String, Vec<i64>)],
     card: Card,
+    notes: Vec<String>,
     mut read: impl FnMut(&str) -> Result<Tensor, WeightsError>,
 ) -> Result<Weights, WeightsError> {
-    let Recognised { encoder, names, left_out } = recognise(shapes, hints.prefix.as_deref())
-        .map_err(|reason| WeightsError::NotAnEncoder { path: path.to_owned(), reason })?;
+    let Recognised { encoder, names, left_out, notes: chosen } =
+        recognise(shapes, hints.prefix.as_deref()).map_err(|reason| {
+            let reason = [&[reason], &notes[..]].concat().join("; ");
+            WeightsError::NotAnEncoder { path: path.to_owned(), reason }
+        })?;
     let mut tensors = NamedTensors::new();
     for (stored, name) in names {
         let tensor = read(&stored)?;
@@ -71,7 +83,8 @@ pub(super) fn recognised(
         tensors.push((name, tensor));
     }
     let views = usual_views(&encoder, hints.image_size);
-    let weights = Weights { encoder, views, tensors, card, left_out };
+    let notes = [chosen, notes].concat();
+    let weights = Weights { encoder, views, tensors, card, left_out, notes };
     // Every shape is compared with the architecture's before the weights are used for anything.
     let fits = weights.load(Precision::Float32, Device::Cpu);
     fits.map_err(|reason| WeightsError::Shapes { path: path.to_owned(), reason })?;

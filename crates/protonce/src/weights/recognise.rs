@@ -1,5 +1,6 @@
 //! Which ResNet a state dict holds, recognised by the names and shapes of its tensors.
 
+use super::choice::{choose, encoders};
 use protonce_encoder::{BlockKind, NORMALISED_WIDTH, ResNetSpec};
 use protonce_run::{Architecture, EncoderConfig, Head, Stem};
 
@@ -12,13 +13,15 @@ pub struct Recognised {
     pub names: Vec<(String, String)>,
     /// Tensors that are no part of it.
     pub left_out: Vec<String>,
+    /// What was chosen, and what of it is not used: a sentence each.
+    pub notes: Vec<String>,
 }
 
-/// In the order in which one of several encoders in a file is chosen, words that mark the others.
-const SECONDARY: [&str; 6] = ["encoder_k", "momentum", "teacher", "ema", "target", "key"];
-
 /// Finds the encoder in `tensors` (names and shapes): behind `prefix` if one is given, else behind
-/// whatever prefix a ResNet's first convolution has. A momentum encoder beside it is passed over.
+/// whatever prefix a ResNet's first convolution has. Of several the one is taken that the users of such
+/// files evaluate: a moving average of weights where there is one, DINO's teacher, and the query encoder
+/// rather than the momentum encoder of contrastive methods. A projection head that is none of [`Head`]'s
+/// is left out.
 ///
 /// # Errors
 /// A sentence that says what was expected and what is there.
@@ -26,42 +29,81 @@ pub fn recognise(
     tensors: &[(String, Vec<i64>)],
     prefix: Option<&str>,
 ) -> Result<Recognised, String> {
-    let prefix = match prefix {
-        Some(prefix) if find(tensors, prefix, "conv1.weight").is_some() => prefix,
+    let all = encoders(tensors);
+    let mut notes = Vec::new();
+    let chosen = match prefix {
         Some(prefix) => {
+            let dotted = prefix.strip_suffix('.').unwrap_or(prefix);
+            let own = |prefix: &str| prefix.strip_suffix('.').unwrap_or(prefix) == dotted;
+            all.iter().find(|found| own(found.prefix)).ok_or_else(|| {
+                let wanted = if dotted.is_empty() { String::new() } else { format!("{dotted}.") };
+                let there: Vec<&str> = all.iter().map(|found| found.prefix).collect();
+                let there = match &there[..] {
+                    [] => format!("found {}", some_names(tensors)),
+                    some => format!("encoders are behind \"{}\"", some.join("\", \"")),
+                };
+                format!("there is no \"{wanted}conv1.weight\" [64, 3, …] of an encoder; {there}")
+            })?
+        }
+        None if all.is_empty() => {
             return Err(format!(
-                "there is no \"{prefix}conv1.weight\"; found {}",
+                "expected conv1.weight [64, 3, …] and layer1.0.conv1.weight, behind any prefix; found {}",
                 some_names(tensors)
             ));
         }
-        None => only_encoder(tensors)?,
+        None => {
+            let (chosen, note) = choose(&all, tensors)?;
+            notes.extend(note);
+            chosen
+        }
     };
-    let shape = |name: &str| find(tensors, prefix, name);
+    // Torchvision's name of each tensor that has one.
+    let own: Vec<Option<String>> =
+        tensors.iter().map(|(name, _)| chosen.torchvision_name(name)).collect();
+    let shape = |name: &str| {
+        let at = own.iter().position(|own| own.as_deref() == Some(name))?;
+        Some(&tensors[at].1[..])
+    };
     let encoder = EncoderConfig {
         arch: architecture(&shape)?,
         stem: stem(&shape)?,
         head: Head::None,
         dim: 0,
     };
-    let (head, dim) = head(&shape, encoder.arch);
+    let of_head = |own: &Option<String>| own.as_deref().is_some_and(|own| own.starts_with("fc."));
+    let of_head: Vec<&str> =
+        own.iter().filter(|own| of_head(own)).filter_map(Option::as_deref).collect();
+    let (head, dim) = head(&of_head, &shape, encoder.arch);
     let encoder = EncoderConfig { head, dim, ..encoder };
+    if head == Head::None && !of_head.is_empty() {
+        let shapes = |name: &&str| format!("{name} {:?}", shape(name).unwrap_or_default());
+        let shapes: Vec<String> =
+            of_head.iter().filter(|name| name.ends_with("weight")).map(shapes).collect();
+        notes.push(format!(
+            "its head ({}) is none of those that are known here and is left out: what is taken is the \
+             backbone, with {dim} features",
+            shapes.join(", ")
+        ));
+    }
 
     let (mut names, mut left_out) = (Vec::new(), Vec::new());
-    for (name, _) in tensors {
-        match name.strip_prefix(prefix) {
-            Some(own) if belongs(own, &encoder) => names.push((name.clone(), own.to_owned())),
-            Some(own) if own.starts_with("layer") || own.starts_with("conv1.") => {
+    for ((name, _), own) in tensors.iter().zip(own) {
+        match own {
+            Some(own) if belongs(&own, &encoder) => names.push((name.clone(), own)),
+            Some(own) if of_backbone(&own) => {
                 return Err(format!("it has \"{name}\", which no plain ResNet has"));
             }
             _ => left_out.push(name.clone()),
         }
     }
-    Ok(Recognised { encoder, names, left_out })
+    Ok(Recognised { encoder, names, left_out, notes })
 }
 
-fn find<'a>(tensors: &'a [(String, Vec<i64>)], prefix: &str, name: &str) -> Option<&'a [i64]> {
-    let found = tensors.iter().find(|(known, _)| known.strip_prefix(prefix) == Some(name));
-    found.map(|(_, shape)| &shape[..])
+/// Whether what has this name would be computed with in a backbone, if there were such a thing in it.
+fn of_backbone(name: &str) -> bool {
+    let stage = name.strip_prefix("layer").and_then(|rest| rest.split_once('.'));
+    stage.is_some_and(|(stage, _)| matches!(stage, "1" | "2" | "3" | "4"))
+        || name.starts_with("conv1.")
 }
 
 fn some_names(tensors: &[(String, Vec<i64>)]) -> String {
@@ -76,35 +118,6 @@ fn some_names(tensors: &[(String, Vec<i64>)]) -> String {
     let more =
         if tensors.len() > 4 { format!(" and {} more", tensors.len() - 4) } else { "".into() };
     format!("{}{more}", names.join(", "))
-}
-
-/// The prefix of the one encoder there is, or of the one that is not a momentum encoder.
-fn only_encoder(tensors: &[(String, Vec<i64>)]) -> Result<&str, String> {
-    let mut prefixes: Vec<&str> = tensors
-        .iter()
-        .filter(|(_, shape)| matches!(shape[..], [64, 3, ..]))
-        .filter_map(|(name, _)| name.strip_suffix("conv1.weight"))
-        .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
-        .filter(|prefix| find(tensors, prefix, "layer1.0.conv1.weight").is_some())
-        .collect();
-    prefixes.dedup();
-    let primary: Vec<&str> = prefixes
-        .iter()
-        .copied()
-        .filter(|prefix| !SECONDARY.iter().any(|word| prefix.contains(word)))
-        .collect();
-    match (&prefixes[..], &primary[..]) {
-        ([], _) => Err(format!(
-            "expected conv1.weight [64, 3, …] and layer1.0.conv1.weight, behind any prefix; found {}",
-            some_names(tensors)
-        )),
-        (&[only], _) | (_, &[only]) => Ok(only),
-        (all, _) => Err(format!(
-            "it holds {} encoders; choose one with --prefix, of \"{}\"",
-            all.len(),
-            all.join("\", \"")
-        )),
-    }
 }
 
 fn architecture<'a>(shape: &impl Fn(&str) -> Option<&'a [i64]>) -> Result<Architecture, String> {
@@ -143,32 +156,64 @@ fn stem<'a>(shape: &impl Fn(&str) -> Option<&'a [i64]>) -> Result<Stem, String> 
     }
 }
 
-fn head<'a>(shape: &impl Fn(&str) -> Option<&'a [i64]>, arch: Architecture) -> (Head, i64) {
-    let names = ["fc.weight", "fc.0.weight", "fc.1.weight", "fc.2.weight", "fc.3.weight"];
-    match names.map(shape) {
-        [Some(&[dim, _]), ..] => (Head::Linear, dim),
-        [_, Some(_), None, Some(&[dim, _]), _] => (Head::Mlp, dim),
-        [_, Some(&[NORMALISED_WIDTH, _]), Some(_), None, Some(&[dim, _])] => (Head::MlpBn, dim),
-        _ => (Head::None, arch.width()),
+/// Which head the tensors `of_head` are, and its dimensions: one of them to the last tensor, or none.
+fn head<'a>(
+    of_head: &[&str],
+    shape: &impl Fn(&str) -> Option<&'a [i64]>,
+    arch: Architecture,
+) -> (Head, i64) {
+    let width = arch.width();
+    let has = |name: &str, expected: &[i64]| shape(name) == Some(expected);
+    let linear = |name: &str, dim: i64, from: i64| {
+        has(&format!("{name}.weight"), &[dim, from]) && has(&format!("{name}.bias"), &[dim])
+    };
+    let last = |name: &str| shape(name).and_then(|shape| shape.first()).copied().unwrap_or(0);
+    let hidden = NORMALISED_WIDTH;
+    let norm = || {
+        ["weight", "bias", "running_mean", "running_var"]
+            .iter()
+            .all(|name| has(&format!("fc.1.{name}"), &[hidden]))
+    };
+    let count = |head: Head| of_head.iter().filter(|name| belongs_to_head(name, head)).count();
+    let (one, two, three) = (last("fc.weight"), last("fc.2.weight"), last("fc.3.weight"));
+    let fits = [
+        (Head::Linear, one, linear("fc", one, width)),
+        (Head::Mlp, two, linear("fc.0", width, width) && linear("fc.2", two, width)),
+        (
+            Head::MlpBn,
+            three,
+            linear("fc.0", hidden, width) && norm() && linear("fc.3", three, hidden),
+        ),
+    ];
+    let found =
+        fits.into_iter().find(|&(head, dim, fits)| fits && dim > 0 && count(head) == of_head.len());
+    found.map_or((Head::None, width), |(head, dim, _)| (head, dim))
+}
+
+/// Whether a head of this kind has a tensor of this name.
+fn belongs_to_head(name: &str, head: Head) -> bool {
+    let Some(rest) = name.strip_prefix("fc.") else { return false };
+    match head {
+        Head::Linear => matches!(rest, "weight" | "bias"),
+        Head::Mlp => matches!(rest, "0.weight" | "0.bias" | "2.weight" | "2.bias"),
+        Head::MlpBn => {
+            matches!(rest, "0.weight" | "0.bias" | "3.weight" | "3.bias")
+                || rest.strip_prefix("1.").is_some_and(normalisation)
+        }
+        Head::None => false,
     }
+}
+
+/// Whether a batch norm has a tensor of this name.
+fn normalisation(name: &str) -> bool {
+    matches!(name, "weight" | "bias" | "running_mean" | "running_var" | "num_batches_tracked")
 }
 
 /// Whether torchvision's ResNet with this head has a tensor of this name.
 fn belongs(name: &str, encoder: &EncoderConfig) -> bool {
     let spec = ResNetSpec::of(encoder.arch);
-    let normalisation = |rest: &str| {
-        matches!(rest, "weight" | "bias" | "running_mean" | "running_var" | "num_batches_tracked")
-    };
-    if let Some(rest) = name.strip_prefix("fc.") {
-        return match encoder.head {
-            Head::Linear => matches!(rest, "weight" | "bias"),
-            Head::Mlp => matches!(rest, "0.weight" | "0.bias" | "2.weight" | "2.bias"),
-            Head::MlpBn => {
-                matches!(rest, "0.weight" | "0.bias" | "3.weight" | "3.bias")
-                    || rest.strip_prefix("1.").is_some_and(normalisation)
-            }
-            Head::None => false,
-        };
+    if name.starts_with("fc.") {
+        return belongs_to_head(name, encoder.head);
     }
     if let Some(rest) = name.strip_prefix("bn1.") {
         return normalisation(rest);
@@ -263,6 +308,139 @@ mod tests {
             .collect();
         let reason = recognise(&two, None).unwrap_err();
         assert!(reason.contains("--prefix") && reason.contains("module.a."), "{reason}");
+    }
+
+    #[test]
+    fn checkpoints_of_other_trainers_hold_what_their_users_evaluate() {
+        let cases = include_str!("../../tests/fixtures/checkpoints.json");
+        let cases: serde_json::Value = serde_json::from_str(cases).unwrap();
+        for case in cases.as_array().unwrap() {
+            let dicts = case["dicts"].as_object().unwrap();
+            let holds = |dict: &&serde_json::Value| dict.as_object().unwrap().len() > 100;
+            let several = dicts.values().filter(holds).count() > 1;
+            let begin = |key: &str| if several { format!("{key}.") } else { String::new() };
+            let mut tensors: Vec<(String, Vec<i64>)> = Vec::new();
+            for (key, dict) in dicts.iter().filter(|(_, dict)| holds(dict)) {
+                for (name, shape) in dict.as_object().unwrap() {
+                    let shape = shape.as_array().unwrap().iter();
+                    let shape = shape.map(|side| side.as_i64().unwrap()).collect();
+                    tensors.push((format!("{}{name}", begin(key)), shape));
+                }
+            }
+            let found = recognise(&tensors, None).unwrap();
+            let file = case["file"].as_str().unwrap();
+            assert_eq!(found.encoder.arch, Architecture::ResNet18, "{file}");
+            let small = ["lightly_small.ckpt", "solo_mocov2.ckpt"].contains(&file);
+            let stem = if small { Stem::Small } else { Stem::ImageNet };
+            assert_eq!(found.encoder.stem, stem, "{file}");
+            let prefix = case["prefix"].as_str().unwrap();
+            let prefix = format!("{}{prefix}", begin(case["chosen"].as_str().unwrap()));
+            assert!(found.names.iter().all(|(name, _)| name.starts_with(&prefix)), "{file}");
+            // Every parameter, statistic and count of the backbone, and of the head where it is a known one.
+            let head = found.names.iter().filter(|(_, own)| own.starts_with("fc.")).count();
+            assert_eq!(found.names.len() - head, 120, "{file}");
+            assert_eq!(found.names.len() + found.left_out.len(), tensors.len(), "{file}");
+            // Each of these holds a second encoder, and that one was taken is said.
+            assert!(
+                found.notes[0].contains(&format!("taken is \"{prefix}\"")),
+                "{:?}",
+                found.notes
+            );
+        }
+    }
+
+    #[test]
+    fn a_head_of_any_shape_is_left_out_and_named() {
+        let backbone = shapes(Architecture::ResNet18, Stem::ImageNet, Head::None, "encoder.");
+        let heads: [&[(&str, &[i64])]; 8] = [
+            &[("0.weight", &[64, 512]), ("2.weight", &[64, 64]), ("4.weight", &[64, 64])],
+            &[("weight", &[64, 512])],
+            &[("weight", &[64, 512, 1, 1]), ("bias", &[64])],
+            &[("1.weight", &[64, 512]), ("1.bias", &[64])],
+            &[
+                ("0.weight", &[64, 512]),
+                ("0.bias", &[64]),
+                ("2.weight", &[9, 64]),
+                ("2.bias", &[9]),
+            ],
+            &[("layers.0.weight", &[64, 512])],
+            &[("0.weight", &[2048, 512]), ("1.running_var", &[2048]), ("3.weight", &[9, 2048])],
+            &[("weight", &[64, 512]), ("bias", &[64]), ("scale", &[1])],
+        ];
+        for head in heads {
+            let mut tensors = backbone.clone();
+            tensors.extend(
+                head.iter().map(|(name, shape)| (format!("encoder.fc.{name}"), shape.to_vec())),
+            );
+            tensors.push(("encoder.layernorm.weight".to_owned(), vec![512]));
+            let found = recognise(&tensors, None).unwrap();
+            assert_eq!((found.encoder.head, found.encoder.dim), (Head::None, 512));
+            assert_eq!(found.names.len(), backbone.len());
+            assert_eq!(found.left_out.len(), head.len() + 1);
+            let (name, shape) = head.iter().find(|(name, _)| name.ends_with("weight")).unwrap();
+            assert!(found.notes[0].contains(&format!("fc.{name} {shape:?}")), "{:?}", found.notes);
+        }
+    }
+
+    #[test]
+    fn layers_that_a_sequential_numbered_are_found_behind_any_stem() {
+        let plain = shapes(Architecture::ResNet50, Stem::Small, Head::None, "");
+        // torchvision's children, the same without pooling, and ResNets that apply ReLU as a function.
+        for (first, prefix) in [(4, "backbone."), (3, ""), (2, "net.0.")] {
+            let numbered = |name: &str| match name.split_once('.').unwrap() {
+                ("conv1", rest) => format!("{prefix}0.{rest}"),
+                ("bn1", rest) => format!("{prefix}1.{rest}"),
+                (stage, rest) => {
+                    let stage: usize = stage.strip_prefix("layer").unwrap().parse().unwrap();
+                    let rest = rest.replace("downsample", "shortcut");
+                    format!("{prefix}{}.{rest}", first + stage - 1)
+                }
+            };
+            let mut tensors: Vec<_> =
+                plain.iter().map(|(name, shape)| (numbered(name), shape.clone())).collect();
+            tensors.push((format!("{prefix}{}.weight", first + 5), vec![10, 2048]));
+            let found = recognise(&tensors, None).unwrap();
+            assert_eq!(found.encoder.arch, Architecture::ResNet50);
+            for ((name, own), (known, _)) in found.names.iter().zip(&plain) {
+                assert_eq!((name, own), (&numbered(known), known));
+            }
+            assert_eq!(found.left_out.len(), 1);
+        }
+    }
+
+    #[test]
+    fn of_several_encoders_the_one_that_is_evaluated_is_taken() {
+        let plain = shapes(Architecture::ResNet18, Stem::Small, Head::None, "");
+        let tensors = |prefix: &str| -> Vec<(String, Vec<i64>)> {
+            plain.iter().map(|(name, shape)| (format!("{prefix}{name}"), shape.clone())).collect()
+        };
+        for (taken, other) in [
+            ("teacher.backbone.", "student.module.backbone."),
+            ("state_dict_ema.", "state_dict."),
+            ("ema.module.", "model.module."),
+            ("model_ema.", "model."),
+            ("online_encoder.net.", "target_encoder.encoder.net."),
+            ("state_dict.", "ema_state_dict.module."),
+            ("backbone.", "momentum_backbone."),
+        ] {
+            for (a, b) in [(taken, other), (other, taken)] {
+                let tensors = [tensors(a), tensors(b)].concat();
+                let found = recognise(&tensors, None).unwrap();
+                assert!(found.names.iter().all(|(name, _)| name.starts_with(taken)), "{taken}");
+                assert!(found.notes[0].contains(taken) && found.notes[0].contains(other));
+                let wanted = other.strip_suffix('.').unwrap();
+                for prefix in [other, wanted] {
+                    let found = recognise(&tensors, Some(prefix)).unwrap();
+                    assert!(found.names.iter().all(|(name, _)| name.starts_with(other)));
+                    assert!(found.notes.is_empty());
+                }
+            }
+        }
+        // A large teacher that a small student learns from is no average of it.
+        let student = tensors("student.");
+        let teacher = shapes(Architecture::ResNet34, Stem::Small, Head::None, "teacher.");
+        let found = recognise(&[teacher, student].concat(), None).unwrap();
+        assert_eq!(found.encoder.arch, Architecture::ResNet18);
     }
 
     #[test]

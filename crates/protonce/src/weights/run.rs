@@ -14,5 +14,5 @@ pub(super) fn read(path: &Path) -> Result<Weights, WeightsError> {
     let tensors = read_all(&mut checkpoint.encoder()?)?;
     let card = Card::of_run(&checkpoint);
     let CheckpointState { encoder, views, .. } = checkpoint.state;
-    Ok(Weights { encoder, views, tensors, card, left_out: Vec::new() })
+    Ok(Weights { encoder, views, tensors, card, left_out: Vec::new(), notes: Vec::new() })
 }

@@ -26,7 +26,7 @@ pub(super) fn read(path: &Path, hints: &Hints) -> Result<Weights, WeightsError> 
         };
         let shapes: Vec<(String, Vec<i64>)> = names.iter().filter_map(shape).collect();
         let card = Card::of_file("a safetensors file");
-        return recognised(path, hints, &shapes, card, |name| {
+        return recognised(path, hints, &shapes, card, Vec::new(), |name| {
             tensors::read(&mut file, name).map_err(|error| damaged(path, error))
         });
     };
@@ -37,7 +37,7 @@ pub(super) fn read(path: &Path, hints: &Hints) -> Result<Weights, WeightsError> 
     };
     let tensors = names.into_iter().map(read).collect::<Result<NamedTensors, WeightsError>>()?;
     let Metadata { encoder, views, card } = own;
-    Ok(Weights { encoder, views, tensors, card, left_out: Vec::new() })
+    Ok(Weights { encoder, views, tensors, card, left_out: Vec::new(), notes: Vec::new() })
 }
 
 fn unreadable(path: &Path, error: TensorFileError) -> WeightsError {

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use protonce_encoder::{Output, Precision};
 use protonce::transfer::{
     FeatureCache, FineTune, FrozenEncoder, Knn, LinearProbe, SupervisedProgress, SupervisedSgd,
     knn_accuracy, listed, neighbours, recall, top_accuracy,
 };
+use protonce_encoder::{Output, Precision};
 use protonce_images::data::Dataset;
 use protonce_images::views::ViewConfig;
 use protonce_run::{EncoderConfig, Head, Stem};

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use protonce_encoder::{BatchStats, Encoder, Precision, image_tensor};
 use protonce::weights::{
     Card, Export, Hints, Target, Weights, checksum, diff, export, training_state,
 };
+use protonce_encoder::{BatchStats, Encoder, Precision, image_tensor};
 use protonce_images::views::ViewConfig;
+use protonce_pth::{Dtype, Item, write_zip};
 use protonce_run::{Architecture, EncoderConfig, Head, Stem};
 use tch::{Device, Kind, Tensor};
 
@@ -16,7 +17,8 @@ fn fresh(arch: Architecture, stem: Stem, head: Head) -> Weights {
     let network = Encoder::new(&encoder, Precision::Float32, Device::Cpu, 7);
     let tensors = network.parameters().named_tensors();
     let views = ViewConfig::v2(48);
-    Weights { encoder, views, tensors, card: Card::default(), left_out: Vec::new() }
+    let card = Card::default();
+    Weights { encoder, views, tensors, card, left_out: Vec::new(), notes: Vec::new() }
 }
 
 fn to(target: Target) -> Export {
@@ -195,6 +197,113 @@ fn files_that_are_no_weights_are_refused_in_one_sentence() {
         assert!(error.contains(expected) && error.contains("file"), "{error}");
     }
     assert!(Weights::read(folder.path()).unwrap_err().to_string().contains("no weights"));
+}
+
+/// A state dict of a ResNet-18 with these names, in whole numbers that follow from `seed`.
+struct Whole {
+    tensors: Vec<(String, Vec<u64>, Vec<u8>)>,
+}
+
+impl Whole {
+    fn new(weights: &Weights, seed: usize, rename: impl Fn(&str) -> String) -> Whole {
+        let tensors = weights.tensors.iter().map(|(name, tensor)| {
+            let shape: Vec<u64> = tensor.size().iter().map(|&side| side as u64).collect();
+            (rename(name), shape, Whole::numbers(seed, tensor.numel()))
+        });
+        Whole { tensors: tensors.collect() }
+    }
+
+    fn numbers(seed: usize, count: usize) -> Vec<u8> {
+        (0..count).map(|n| ((n * 31 + seed * 17 + count) % 128) as u8).collect()
+    }
+
+    fn item(&self) -> Item<'_> {
+        let tensors = self.tensors.iter();
+        Item::Dict(
+            tensors
+                .map(|(name, shape, data)| (&name[..], Item::Tensor(Dtype::U8, shape, data)))
+                .collect(),
+        )
+    }
+
+    /// Whether `weights` are those of `seed`, number for number.
+    fn is(weights: &Weights, seed: usize) -> bool {
+        weights.tensors.iter().all(|(_, tensor)| {
+            let expected = Tensor::from_slice(&Whole::numbers(seed, tensor.numel()));
+            expected.to_kind(tensor.kind()).view_as(tensor).equal(tensor)
+        })
+    }
+}
+
+#[test]
+fn state_dicts_levels_down_are_found_and_of_several_the_one_that_is_evaluated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.pth");
+    let plain = fresh(Architecture::ResNet18, Stem::Small, Head::None);
+    let behind = |prefix: &'static str| move |name: &str| format!("{prefix}{name}");
+    let (one, two) = (
+        Whole::new(&plain, 1, behind("module.backbone.")),
+        Whole::new(&plain, 2, behind("backbone.")),
+    );
+    let trunk = Whole::new(&plain, 3, behind("_feature_blocks."));
+    let read = |root: Item, prefix: Option<&str>| {
+        write_zip(&mut std::fs::File::create(&path).unwrap(), "archive", &root).unwrap();
+        Weights::read_with(&path, &Hints { prefix: prefix.map(str::to_owned), ..Hints::default() })
+            .unwrap()
+    };
+    let dict = |entries: &[(&'static str, Item<'_>)]| Item::Dict(entries.to_vec());
+
+    for key in ["net", "encoder", "params"] {
+        let weights = read(dict(&[("epoch", Item::Int(3)), (key, one.item())]), None);
+        assert!(Whole::is(&weights, 1) && weights.notes.is_empty(), "{key}: {:?}", weights.notes);
+        assert_eq!(weights.card.epochs, Some(3));
+    }
+    let dino = [("student", one.item()), ("teacher", two.item())];
+    let weights = read(dict(&dino), None);
+    assert!(Whole::is(&weights, 2) && weights.notes[0].contains("teacher.backbone."));
+    assert_eq!(weights.left_out.len(), one.tensors.len());
+    assert!(Whole::is(&read(dict(&dino), Some("student.module.backbone.")), 1));
+
+    let averaged = [("state_dict", one.item()), ("state_dict_ema", two.item())];
+    assert!(Whole::is(&read(dict(&averaged), None), 2));
+
+    let model = dict(&[("trunk", trunk.item()), ("heads", dict(&[]))]);
+    let vissl = dict(&[("base_model", dict(&[("model", model)]))]);
+    let weights = read(dict(&[("phase_idx", Item::Int(9)), ("classy_state_dict", vissl)]), None);
+    assert!(Whole::is(&weights, 3));
+
+    let sequential = Whole::new(&plain, 4, |name| {
+        let (layer, rest) = name.split_once('.').unwrap();
+        let layers = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"];
+        format!("backbone.{}.{rest}", layers.iter().position(|known| *known == layer).unwrap())
+    });
+    assert!(Whole::is(&read(dict(&[("state_dict", sequential.item())]), None), 4));
+}
+
+#[test]
+fn numbers_that_are_none_are_refused_and_the_first_tensor_that_has_them_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for (number, target, at) in [
+        (f32::NAN, Target::Pcl, "layer2.0.conv1.weight"),
+        (f32::INFINITY, Target::Safetensors, "bn1.running_var"),
+        (f32::NEG_INFINITY, Target::Torchvision, "fc.2.bias"),
+    ] {
+        let mut weights = fresh(Architecture::ResNet18, Stem::Small, Head::Mlp);
+        let mut later = false;
+        for (name, tensor) in &mut weights.tensors {
+            later |= name == at;
+            if later && tensor.kind() == Kind::Float {
+                let flat = tensor.copy().view([-1]);
+                let _ = flat.get(flat.size()[0] - 1).fill_(f64::from(number));
+                *tensor = flat.view_as(tensor);
+            }
+        }
+        let out = folder.path().join("diverged");
+        export(&weights, &Vec::new(), &to(target), &out).unwrap();
+        let error = Weights::read(&out).unwrap_err().to_string();
+        assert!(error.contains(&format!("its tensor {at} ")) && error.contains("NaN"), "{error}");
+        assert_eq!(error.matches("layer").count(), at.matches("layer").count(), "{error}");
+    }
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::io;
 use tch::{Device, Kind, Tensor};
 
 use super::messages::{AttributeProto, NodeProto, TensorProto};
-use protonce_encoder::{BlockKind, ResNetSpec};
 use crate::tensors::{NamedTensors, bytes};
+use protonce_encoder::{BlockKind, ResNetSpec};
 use protonce_run::{EncoderConfig, Head, Stem};
 
 /// float32, in the numbers of onnx.proto.

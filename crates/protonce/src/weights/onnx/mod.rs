@@ -81,8 +81,8 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use protonce_encoder::{Encoder, Precision};
     use crate::weights::Card;
+    use protonce_encoder::{Encoder, Precision};
     use protonce_images::views::ViewConfig;
     use protonce_run::{Architecture, EncoderConfig, Head, Stem};
     use tch::Device;

@@ -1,9 +1,9 @@
 //! The method's arithmetic against the published code and a reference kNN.
 
 use protonce::contrast::{info_nce, proto_nce};
-use protonce_encoder::normalise_rows;
 use protonce::prototypes::Prototypes;
 use protonce::transfer::{FeatureMatrix, Knn, Svm, average_precision, knn_accuracy};
+use protonce_encoder::normalise_rows;
 use protonce_kmeans::{Clustering, ConcentrationOptions, concentration};
 use protonce_run::Duplicates;
 use protonce_run::{Config, Position};
