@@ -417,7 +417,8 @@ protonce_images::settings! {
         #[serde(default)]
         hierarchy: Hierarchy = Hierarchy::Separate;
 
-        /// Epochs before the first E-step: prototypes of an untrained encoder mean little.
+        /// Epochs before the first E-step: prototypes of an untrained encoder mean little. Those of a
+        /// preset become a tenth of a run that has fewer epochs.
         warmup_epochs: usize = 20, shown_as("N");
 
         /// Embeddings for the E-step: `full` is a pass of the momentum encoder over all images

@@ -1,5 +1,7 @@
 //! `protonce eval svm`.
 
+use std::collections::HashSet;
+
 use anyhow::bail;
 use clap::Args;
 use protonce::transfer::{FeatureMatrix, Svm, SvmMeasure, SvmSet, svm_results};
@@ -82,7 +84,7 @@ pub fn measure(prepared: &Prepared, options: &Options) -> anyhow::Result<EvalRes
     };
     let train = SvmSet { features: FeatureMatrix::normalised(&features.train)?, positive: train };
     let test = SvmSet { features: FeatureMatrix::normalised(&features.test)?, positive: test };
-    let shots = possible(shots, &train.positive, classes)?;
+    let shots = possible(shots, &train.positive, classes);
     let svm = Svm::default();
     let (mut figures, mut results) = (Vec::new(), Vec::new());
     for shots in shots {
@@ -114,36 +116,33 @@ fn possible(
     mut shots: Vec<Option<usize>>,
     positive: &[Vec<bool>],
     classes: &[String],
-) -> anyhow::Result<Vec<Option<usize>>> {
-    let mut seen = Vec::new();
-    shots.retain(|shots| {
-        !seen.contains(shots) && {
-            seen.push(*shots);
-            true
-        }
-    });
+) -> Vec<Option<usize>> {
+    let mut seen = HashSet::new();
+    shots.retain(|shots| seen.insert(*shots));
     let images = |class: &Vec<bool>| class.iter().filter(|&&there| there).count();
     let fewest = positive.iter().map(images).zip(classes).min_by_key(|&(count, _)| count);
-    let Some((fewest, class)) = fewest else { return Ok(shots) };
+    let Some((fewest, class)) = fewest else { return shots };
     let (possible, impossible): (Vec<_>, Vec<_>) =
         shots.into_iter().partition(|shots| shots.is_none_or(|shots| shots <= fewest));
     let list = |shots: &[Option<usize>]| {
         let numbers: Vec<String> = shots.iter().flatten().map(usize::to_string).collect();
         numbers.join(", ")
     };
-    if !impossible.is_empty() {
-        let why = format!("class \"{class}\" has {fewest} training images");
-        if possible.is_empty() {
-            bail!(
-                "\"shots\" is {}, but {why}: expected {fewest} or fewer, or full",
-                list(&impossible)
-            );
-        }
-        say!("note: left out: SVM on {} images of each class, for {why}", list(&impossible));
+    if possible.is_empty() {
+        // The evaluation says what is expected.
+        return impossible;
     }
-    // Where every class has as many images as that, and none is of two, they are all there are.
+    if !impossible.is_empty() {
+        say!(
+            "note: left out: SVM on {} images of each class, for class \"{class}\" has {fewest} training images",
+            list(&impossible)
+        );
+    }
+    // Where every class has as many images as that, and each image is of one class, they are all there are.
     let all = positive.first().map_or(0, Vec::len);
-    let full = |shots: &Option<usize>| *shots == Some(fewest) && all == fewest * classes.len();
+    let single = || (0..all).all(|image| positive.iter().filter(|class| class[image]).count() == 1);
+    let full =
+        |shots: &Option<usize>| *shots == Some(fewest) && all == fewest * classes.len() && single();
     let (same, possible): (Vec<_>, Vec<_>) = match possible.contains(&None) {
         true => possible.into_iter().partition(full),
         false => (Vec::new(), possible),
@@ -154,7 +153,7 @@ fn possible(
             list(&same)
         );
     }
-    Ok(possible)
+    possible
 }
 
 #[cfg(test)]
@@ -172,7 +171,7 @@ mod tests {
         let positive: Vec<Vec<bool>> = counts.iter().map(&mut of).collect();
         let classes: Vec<String> = (0..counts.len()).map(|class| class.to_string()).collect();
         let shots = [Some(1), Some(2), Some(4), Some(4), Some(8), Some(16), None];
-        possible(shots.to_vec(), &positive, &classes).unwrap()
+        possible(shots.to_vec(), &positive, &classes)
     }
 
     #[test]
@@ -184,11 +183,11 @@ mod tests {
         assert_eq!(done(&[1, 1]), [None]);
         let two = [vec![true, false, false], vec![false, true, true]];
         let classes = ["cat", "dog"].map(str::to_owned);
-        let error = possible(vec![Some(2), Some(4)], &two, &classes).unwrap_err().to_string();
-        assert!(
-            error.contains("\"cat\" has 1 training images") && error.contains("2, 4"),
-            "{error}"
-        );
-        assert_eq!(possible(vec![Some(1)], &two, &classes).unwrap(), [Some(1)]);
+        assert_eq!(possible(vec![Some(1)], &two, &classes), [Some(1)]);
+        // Two images of two classes and two of none are no two images of each.
+        let overlap = [vec![true, true, false, false], vec![true, true, false, false]];
+        assert_eq!(possible(vec![Some(2), None], &overlap, &classes), [Some(2), None]);
+        // Nothing is left: the evaluation refuses it by its own sentence.
+        assert_eq!(possible(vec![Some(2), Some(4)], &two, &classes), [Some(2), Some(4)]);
     }
 }

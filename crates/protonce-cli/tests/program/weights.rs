@@ -7,7 +7,7 @@ use std::time::Duration;
 use protonce::weights::{Export, Target, Weights, export};
 
 use crate::images::{picture, write_classes};
-use crate::{protonce, refuse, stdout, succeed, tiny_pretrain};
+use crate::{protonce, refuse, stderr, stdout, succeed, tiny_pretrain};
 
 /// A run, trained with whatever `more` adds.
 fn run_in(folder: &Path, more: &[&str]) -> (String, String) {

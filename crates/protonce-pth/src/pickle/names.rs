@@ -34,7 +34,7 @@ pub(super) enum PlainClass {
 }
 
 /// Module, name and meaning of everything that may be asked for, besides the storage classes.
-const KNOWN: [(&str, &str, KnownName); 22] = {
+const KNOWN: [(&str, &str, KnownName); 23] = {
     use PlainClass::*;
     [
         ("collections", "OrderedDict", KnownName::OrderedDict),
@@ -57,6 +57,7 @@ const KNOWN: [(&str, &str, KnownName); 22] = {
         ("pathlib", "PosixPath", KnownName::Plain(Other)),
         ("pathlib", "PurePosixPath", KnownName::Plain(Other)),
         ("torch", "Tensor", KnownName::Plain(Other)),
+        ("torch.torch_version", "TorchVersion", KnownName::Plain(Other)),
         ("torch.nn.parameter", "Parameter", KnownName::Plain(Other)),
         ("torch", "device", KnownName::Plain(Other)),
     ]

@@ -24,10 +24,15 @@ pub(super) fn read(path: &Path, hints: &Hints) -> Result<Weights, WeightsError> 
     let shapes = shapes(&found);
     let notes = match file.passed_over() {
         [] => Vec::new(),
-        names => vec![format!(
-            "passed over, with nothing of it executed: objects of {}",
-            names.join(", ")
-        )],
+        names => {
+            let (shown, more) = names.split_at(names.len().min(8));
+            let more =
+                if more.is_empty() { "".into() } else { format!(" and {} more", more.len()) };
+            vec![format!(
+                "passed over, with nothing of it executed: objects of {}{more}",
+                shown.join(", ")
+            )]
+        }
     };
     recognised(path, hints, &shapes, card, notes, |name| {
         // Of several entries with one name the last counts, as in Python.

@@ -199,6 +199,10 @@ fn files_that_are_no_weights_are_refused_in_one_sentence() {
     assert!(Weights::read(folder.path()).unwrap_err().to_string().contains("no weights"));
 }
 
+fn dict<'a>(entries: &[(&'a str, Item<'a>)]) -> Item<'a> {
+    Item::Dict(entries.to_vec())
+}
+
 /// A state dict of a ResNet-18 with these names, in whole numbers that follow from `seed`.
 struct Whole {
     tensors: Vec<(String, Vec<u64>, Vec<u8>)>,
@@ -251,7 +255,6 @@ fn state_dicts_levels_down_are_found_and_of_several_the_one_that_is_evaluated() 
         Weights::read_with(&path, &Hints { prefix: prefix.map(str::to_owned), ..Hints::default() })
             .unwrap()
     };
-    let dict = |entries: &[(&'static str, Item<'_>)]| Item::Dict(entries.to_vec());
 
     for key in ["net", "encoder", "params"] {
         let weights = read(dict(&[("epoch", Item::Int(3)), (key, one.item())]), None);
