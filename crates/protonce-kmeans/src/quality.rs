@@ -71,36 +71,38 @@ impl Quality {
             agreement,
             warning: None,
         };
-        let spread = spread(clustering, &sizes, quality.objective);
-        quality.warning = quality.find_fault(images, spread, source);
+        let [between, within] = spread(clustering, &sizes, quality.objective);
+        let nearly_equal = images > 1 && source.nearly_equal(between, within, quality.empty > 0);
+        let nearly_equal = nearly_equal.then_some(between + within);
+        quality.warning = quality.find_fault(images, nearly_equal, source);
         quality
     }
 
-    /// `spread`: the variance of all embeddings, relative to their squared length.
-    fn find_fault(&self, images: i64, spread: f64, source: Source) -> Option<String> {
+    /// `nearly_equal`: the variance of all embeddings relative to their squared length, if it is next to
+    /// nothing.
+    fn find_fault(&self, images: i64, nearly_equal: Option<f64>, source: Source) -> Option<String> {
         let Quality { clusters, empty, singletons, largest, .. } = self;
         let few = empty + singletons;
-        let nearly_equal = images > 1 && spread <= source.nearly_equal();
         let crowded = *clusters >= 8 && *largest > images / 2;
         let idle = 2 * few > *clusters && images > 2 * clusters;
         let retrain = "try a lower --lr or a longer --warmup-epochs";
-        match source {
-            Source::Training if nearly_equal => Some(format!(
+        match (source, nearly_equal) {
+            (Source::Training, Some(spread)) => Some(format!(
                 "the {clusters} prototypes are nearly equal to each other (variance {spread:.1e} of their squared length): the encoder has collapsed, {retrain}"
             )),
-            Source::Given if nearly_equal => Some(format!(
+            (Source::Given, Some(spread)) => Some(format!(
                 "the {images} embeddings are nearly equal to each other (variance {spread:.1e} of their squared length), so that clusters mean nothing: look at the weights and the images that they were made of"
             )),
-            Source::Training if crowded => Some(format!(
+            (Source::Training, None) if crowded => Some(format!(
                 "one of {clusters} prototypes has {largest} of {images} images: the encoder is collapsing, {retrain}"
             )),
-            Source::Given if crowded => Some(format!(
+            (Source::Given, None) if crowded => Some(format!(
                 "one of {clusters} clusters has {largest} of {images} embeddings: the others may hold outliers alone; look at them, or try --metric spherical or --start plus-plus"
             )),
-            Source::Training if idle => Some(format!(
+            (Source::Training, None) if idle => Some(format!(
                 "{few} of {clusters} prototypes have at most one image: ask for fewer --clusters"
             )),
-            Source::Given if idle => Some(format!(
+            (Source::Given, None) if idle => Some(format!(
                 "{few} of {clusters} clusters have at most one embedding: fewer --clusters are enough"
             )),
             _ => None,
@@ -109,20 +111,21 @@ impl Quality {
 }
 
 impl Source {
-    /// Embeddings with less variance than this, relative to their squared length, count as equal. An
-    /// encoder in training tells images apart by angles, which must be seen; of other embeddings no more
-    /// is known than what float32 rounds away, for they may have a large mean.
-    fn nearly_equal(self) -> f64 {
+    /// Whether embeddings count as equal that vary so much between prototypes and within them, relative to
+    /// their squared length. An encoder in training tells images apart by angles, which must be seen. Of
+    /// other embeddings no more is asked than float32 can tell apart, for they may have a large mean;
+    /// where clusters are empty, though, the others' centroids were moved to split them.
+    fn nearly_equal(self, between: f64, within: f64, empty: bool) -> bool {
         match self {
-            Source::Training => 1e-6,
-            Source::Given => 1e-12,
+            Source::Training => between + within <= 2e-6,
+            Source::Given => between <= 1e-12 && within <= if empty { 2e-6 } else { 1e-12 },
         }
     }
 }
 
-/// The variance of all embeddings over their mean squared length: how far the prototypes are from each
-/// other, each as often as it has images, and the embeddings from them.
-fn spread(clustering: &Clustering, sizes: &[i64], objective: f64) -> f64 {
+/// How far the prototypes are from each other, each as often as it has images, and the embeddings from
+/// them: mean squared distances, over the mean squared length of all embeddings.
+fn spread(clustering: &Clustering, sizes: &[i64], objective: f64) -> [f64; 2] {
     let images = sizes.iter().sum::<i64>().max(1) as f64;
     let prototypes = || clustering.centroids.chunks(clustering.dim).zip(sizes);
     let mut mean = vec![0f64; clustering.dim];
@@ -139,8 +142,8 @@ fn spread(clustering: &Clustering, sizes: &[i64], objective: f64) -> f64 {
         }
     }
     match length + objective {
-        0.0 => 0.0,
-        length => (between + objective) / length,
+        0.0 => [0.0; 2],
+        length => [between / length, objective / length],
     }
 }
 
@@ -181,17 +184,21 @@ mod tests {
             corners(20, 0.0).iter().map(|value| 1000.0 + value * offset).collect()
         };
         for rows in [vec![0.25; 120], vec![0.0; 120], near(0.1), near(1e-3)] {
-            for clusters in [1, 3, 8] {
+            for clusters in [1, 2, 3, 8, 16, 32] {
                 let text = warning(&rows, clusters, Source::Training).unwrap();
                 assert!(text.contains("nearly equal") && text.contains("--lr"), "{text}");
             }
         }
-        for rows in [vec![0.25; 120], vec![0.0; 120], near(1e-5)] {
-            let text = warning(&rows, 3, Source::Given).unwrap();
-            assert!(text.contains("nearly equal") && !text.contains("--lr"), "{text}");
+        for rows in [vec![0.25; 120], vec![1.0; 120], vec![0.0; 120], near(1e-5)] {
+            for clusters in [1, 2, 3, 8, 16, 32] {
+                let text = warning(&rows, clusters, Source::Given).unwrap();
+                assert!(text.contains("nearly equal") && !text.contains("--lr"), "{text}");
+            }
         }
         // A large mean hides nothing.
-        assert_eq!(warning(&near(0.1), 3, Source::Given), None);
+        for clusters in [1, 2, 3] {
+            assert_eq!(warning(&near(0.1), clusters, Source::Given), None);
+        }
     }
 
     #[test]

@@ -79,13 +79,14 @@ fn equal_embeddings_stand_apart_at_no_number_of_clusters() {
         let all: Vec<serde_json::Value> = all.map(|found| found["silhouette"].clone()).collect();
         (all, stderr(&output))
     };
-    for value in [0.0, 0.25, -3e7] {
+    for value in [0.0, 0.25, 1.0, -3e7] {
         write_npy(&file, &vec![value; 200]);
         let (found, text) = silhouettes(&["--suggest"]);
         assert!(found.len() > 2 && found.iter().all(serde_json::Value::is_null), "{found:?}");
         assert!(text.contains("no number of clusters stands apart"), "{text}");
         // The advice is not that of a training, which there is none of here.
-        assert!(text.contains("nearly equal to each other") && !text.contains("--lr"), "{text}");
+        assert_eq!(text.matches("nearly equal to each other").count(), found.len(), "{text}");
+        assert!(!text.contains("--lr"), "{text}");
     }
     // Two different rows are two clusters, however many are asked for.
     for (many, few) in [(99, 1), (50, 50), (2, 98)] {
