@@ -1,4 +1,7 @@
-//! Links with libtorch as `protonce-encoder` says, so that a program finds it where it was linked from.
+//! Compiles this package's C++, and links with libtorch as `protonce-encoder` says, so that a program finds it
+//! where it was linked from.
+
+use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -6,4 +9,42 @@ fn main() {
     for argument in arguments.split('\u{1f}').filter(|argument| !argument.is_empty()) {
         println!("cargo::rustc-link-arg={argument}");
     }
+    if let Ok(libraries) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
+        compile(&std::fs::canonicalize(&libraries).unwrap_or_else(|_| libraries.into()));
+    }
+}
+
+/// Compiles the half of the bridge to libtorch's c10d that is C++.
+fn compile(libraries: &Path) {
+    println!("cargo::rerun-if-env-changed=LIBTORCH_INCLUDE");
+    println!("cargo::rerun-if-changed=src/world/c10d.cpp");
+    let home = std::env::var("LIBTORCH_INCLUDE").map(Into::into);
+    let home: PathBuf = home.unwrap_or_else(|_| libraries.parent().unwrap_or(libraries).to_owned());
+    let mut c10d = cc::Build::new();
+    c10d.cpp(true)
+        .std("c++17")
+        .warnings(false)
+        .include(home.join("include"))
+        .include(home.join("include/torch/csrc/api/include"))
+        .file("src/world/c10d.cpp");
+    let headers = home.join("include/torch/csrc/distributed/c10d");
+    if headers.join("ProcessGroupGloo.hpp").exists() {
+        // Behind real headers of gloo, where there are some.
+        println!("cargo::rerun-if-changed=src/world/gloo");
+        c10d.define("PROTONCE_GLOO", None).flag("-idirafter").flag("src/world/gloo");
+    }
+    let nvidia = nvidia_headers(libraries);
+    let has = |header: &str| nvidia.iter().any(|folder| folder.join(header).exists());
+    let needed = ["nccl.h", "cuda_runtime_api.h", "crt/host_defines.h", "nv/target"];
+    if needed.into_iter().all(has) && libraries.join("libtorch_cuda.so").exists() {
+        c10d.define("PROTONCE_NCCL", None).includes(nvidia);
+    }
+    c10d.compile("protonce_c10d");
+}
+
+/// Folders of the headers that NVIDIA's wheels keep beside torch/.
+fn nvidia_headers(libraries: &Path) -> Vec<PathBuf> {
+    let packages = libraries.parent().and_then(Path::parent).unwrap_or(libraries);
+    let found = std::fs::read_dir(packages.join("nvidia")).into_iter().flatten().flatten();
+    found.map(|package| package.path().join("include")).filter(|folder| folder.is_dir()).collect()
 }

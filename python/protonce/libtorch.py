@@ -24,6 +24,8 @@ VERSION = "2.11.0"
 REPOSITORY = Path(__file__).resolve().parents[2]
 # All that libtorch_cpu.so of the CUDA wheel itself needs from NVIDIA.
 CPU_NEEDS = ["nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"]
+# Headers that NCCL's half of libtorch includes, and that PyTorch does not ask for.
+GPU_HEADERS = ["nvidia-cuda-crt==13.0.88", "nvidia-cuda-cccl==13.0.85"]
 # Megabytes of GPU kernels that a machine without a GPU never opens.
 GPU_ONLY = ("libtorch_cuda", "libc10_cuda", "libtorch_nvshmem")
 # Nothing here speaks Python.
@@ -74,7 +76,8 @@ def unpack(wheels: Path, target: Path, variant: str) -> None:
                 name = member.filename
                 file = Path(name).name
                 wanted = name.startswith(("torch/lib/", "torch/include/")) or (
-                    name.startswith("nvidia/") and "/lib/" in name
+                    name.startswith("nvidia/")
+                    and ("/lib/" in name or variant == "cuda" and "/include/" in name)
                 )
                 if not wanted or not file or file.startswith(LEFT_OUT) or file.endswith(".a"):
                     continue
@@ -110,6 +113,7 @@ def fetch(cache: Path, variant: str) -> Path:
         wheels.mkdir()
         if variant == "cuda":
             pip_download(wheels, [f"torch=={VERSION}"], with_dependencies=True)
+            pip_download(wheels, GPU_HEADERS, with_dependencies=False)
         else:
             needs = CPU_NEEDS if sys.platform.startswith("linux") else []
             pip_download(wheels, [f"torch=={VERSION}"] + needs, with_dependencies=False)

@@ -6,12 +6,11 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use protonce::device::device;
 use protonce::embeddings::{read, read_labels};
 use protonce::prototypes::Points;
 use protonce_kmeans::{
-    Agreement, Clustering, ConcentrationOptions, Init, Iteration, KMeans, Metric, Quality,
-    SingleProcess, Source, agreement, concentration,
+    Agreement, Clustering, ConcentrationOptions, Init, Iteration, KMeans, Metric, Quality, Source,
+    agreement, concentration,
 };
 use protonce_report::{ClusterCount, cluster_choice, save_png};
 use protonce_run::{Clusters, write_clusters};
@@ -19,6 +18,7 @@ use serde::Serialize;
 
 use crate::destination;
 use crate::output::{print_line, show};
+use crate::processes::{ProcessFlags, Processes};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -78,6 +78,8 @@ pub struct Arguments {
     /// No progress, only warnings and errors.
     #[arg(long, short)]
     quiet: bool,
+    #[command(flatten)]
+    processes: ProcessFlags,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -120,8 +122,15 @@ struct Granularity {
 type Found = Vec<(protonce_run::Granularity, Vec<i64>)>;
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let device = device(&arguments.device)?;
-    destination::check_folder(&arguments.out)?;
+    arguments.processes.join()?.together(|processes| cluster(arguments, processes))
+}
+
+fn cluster(arguments: &Arguments, processes: &mut Processes) -> anyhow::Result<()> {
+    let (world, device) = (processes.world.clone(), processes.device(&arguments.device)?);
+    let quiet = arguments.quiet || !world.is_first();
+    if world.is_first() {
+        destination::check_folder(&arguments.out)?;
+    }
     let embeddings = read(&arguments.embeddings)?;
     let (values, dim) = (embeddings.values(), embeddings.dim());
     let labels = match &arguments.labels {
@@ -139,7 +148,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         MetricChoice::L2 => Metric::Euclidean,
         MetricChoice::Spherical => Metric::Spherical,
     };
-    let points = Points::from_values(values, dim, metric, device)?;
+    // Every process has a stretch of the rows.
+    let rows = values.len() / dim;
+    world.agree(&[
+        ("version of protonce", env!("CARGO_PKG_VERSION").to_owned()),
+        ("number of rows and of values in each", format!("{rows} × {dim}")),
+    ])?;
+    let bound = |process: usize| rows * process / world.size();
+    let (first, last) = (bound(world.rank()), bound(world.rank() + 1));
+    let points = Points::from_values(&values[first * dim..last * dim], dim, metric, device);
+    let points = points.map_err(|error| error.counted_from(first))?;
     let options = KMeans {
         iterations: arguments.iterations,
         starts: arguments.redo,
@@ -150,28 +168,35 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             InitChoice::Parallel => Init::Parallel,
         },
         seed: arguments.seed,
-        threads: arguments.threads,
+        threads: protonce_images::threads(arguments.threads),
     };
     let mut found = Found::new();
     let mut granularities = Vec::new();
     let counts = match arguments.suggest {
-        true => ladder(points.count() as i64),
-        false => arguments.clusters.counts(points.count()),
+        true => ladder(rows as i64),
+        false => arguments.clusters.counts(rows),
     };
     for (m, clusters) in counts.into_iter().enumerate() {
         let clusters = usize::try_from(clusters).unwrap_or(0);
         let start = Instant::now();
-        let bar = progress(arguments, clusters);
+        let bar = progress(quiet, clusters);
         let options = KMeans { seed: arguments.seed + m as u64, ..options };
-        let clustering =
-            points.fit(&options, clusters, None, &SingleProcess, &mut |done, total| {
-                bar.set_length(total as u64);
-                bar.set_position(done as u64);
-            })?;
+        let clustering = points.fit(&options, clusters, None, &world, &mut |done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        })?;
         bar.finish_and_clear();
         let seconds = start.elapsed().as_secs_f64();
-        let granularity =
-            describe(arguments, &points, clustering, labels.as_deref(), seconds, &mut found)?;
+        if !world.is_first() {
+            continue;
+        }
+        // Every point counts for how well clusters stand apart.
+        let of_several = world.size() > 1;
+        let all =
+            of_several.then(|| Points::from_values(values, dim, metric, device)).transpose()?;
+        let all = all.as_ref().unwrap_or(&points);
+        let labels = labels.as_deref();
+        let granularity = describe(arguments, all, clustering, labels, seconds, &mut found)?;
         if !arguments.quiet {
             show(sentence(&granularity) + "\n", arguments.json)?;
         }
@@ -180,8 +205,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         granularities.push(granularity);
     }
+    if !world.is_first() {
+        return Ok(());
+    }
     let embeddings = arguments.embeddings.clone();
-    let summary = Summary { embeddings, rows: points.count(), dim, granularities };
+    let summary = Summary { embeddings, rows, dim, granularities };
     save(&arguments.out, &summary, &found)?;
     if arguments.suggest {
         suggest(arguments, &summary)?;
@@ -263,8 +291,8 @@ fn describe(
     Ok(granularity)
 }
 
-fn progress(arguments: &Arguments, clusters: usize) -> ProgressBar {
-    let bar = if arguments.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
+fn progress(quiet: bool, clusters: usize) -> ProgressBar {
+    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
     let template =
         format!("{clusters} clusters {{bar:30}} {{pos}}/{{len}} iterations, {{eta}} left");
     if let Ok(style) = ProgressStyle::with_template(&template) {

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
-use protonce::device::device;
 use protonce::embeddings::{Embed, Neighbour, Summary, embed, embed_image, nearest, read};
 use protonce_encoder::Precision;
 use protonce_images::data::Dataset;
@@ -16,6 +15,7 @@ use crate::destination;
 use crate::eval::OutputChoice;
 use crate::output::{print_line, show};
 use crate::pictures::rgb;
+use crate::processes::{ProcessFlags, Processes};
 use crate::weights;
 
 /// A command that is killed goes on where it was when it is given again.
@@ -59,6 +59,8 @@ pub struct Arguments {
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    processes: ProcessFlags,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -69,10 +71,16 @@ enum PrecisionChoice {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let device = device(&arguments.device)?;
-    destination::check_file(&arguments.out)?;
-    if let Some(picture) = &arguments.draw {
-        destination::check_file(picture)?;
+    arguments.processes.join()?.together(|processes| embed_all(arguments, processes))
+}
+
+fn embed_all(arguments: &Arguments, processes: &mut Processes) -> anyhow::Result<()> {
+    let (world, device) = (processes.world.clone(), processes.device(&arguments.device)?);
+    if world.is_first() {
+        destination::check_file(&arguments.out)?;
+        if let Some(picture) = &arguments.draw {
+            destination::check_file(picture)?;
+        }
     }
     let weights = weights::read(&arguments.weights)?;
     let precision = match arguments.precision {
@@ -99,10 +107,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         None => None,
     };
 
-    let bar = ProgressBar::new(dataset.len() as u64);
+    let bar = match world.is_first() {
+        true => ProgressBar::new(dataset.len() as u64),
+        false => ProgressBar::hidden(),
+    };
     let progress = &mut |done| bar.set_position(done as u64);
-    let summary = embed(&weights, &encoder, &dataset, &options, &arguments.out, progress)?;
+    let summary = embed(&weights, &encoder, &dataset, &options, &arguments.out, &world, progress)?;
     bar.finish_and_clear();
+    if !world.is_first() {
+        return Ok(());
+    }
     for bad in &summary.unreadable {
         say!("warning: skipped {}: {}", bad.name, bad.reason);
     }

@@ -20,6 +20,7 @@ mod panics;
 mod pictures;
 mod plan;
 mod pretrain;
+mod processes;
 mod progress;
 mod report;
 #[cfg(feature = "serve")]
@@ -138,7 +139,7 @@ fn run() -> anyhow::Result<()> {
 }
 
 /// An error and its causes, each once: many say their cause within their own sentence.
-fn sentence(error: &anyhow::Error) -> String {
+pub fn sentence(error: &anyhow::Error) -> String {
     let mut said = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !said.contains(&cause) {

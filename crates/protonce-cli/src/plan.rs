@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use indicatif::HumanDuration;
+use protonce::pretrain::PretrainError;
 use protonce::pretrain::pace::Pace;
 use protonce::weights::Weights;
 use protonce_images::data::Dataset;
@@ -73,6 +74,8 @@ pub struct Wishes<'a> {
     /// What follows from the weights that the run starts from.
     pub start: Option<Choice>,
     pub budget: Option<Budget>,
+    /// Processes that share the run, of which this one measures alone.
+    pub processes: usize,
 }
 
 /// What follows from the weights to start from that `given` names, if it names some.
@@ -141,7 +144,11 @@ impl Wishes<'_> {
 
         let (Budget(budget), start) = (self.budget.unwrap_or(USUAL), Instant::now());
         let first = self.resolve(&recommended(images, None))?;
-        let mut pace = Pace::measure(&first, dataset, device, measuring(budget), observer)?;
+        let measure = |config: &Config, observer: &mut Observer| {
+            let pace = Pace::measure(config, dataset, device, measuring(budget), observer)?;
+            Ok::<_, PretrainError>(pace.among(self.processes))
+        };
+        let mut pace = measure(&first, observer)?;
         // A quarter of the time is for E-steps.
         let an_image = pace.maximization(&first, images) / images as f64;
         let seen = (0.75 * budget.as_secs_f64() / an_image) as usize;
@@ -157,7 +164,7 @@ impl Wishes<'_> {
         choices.extend(sample);
         let config = self.resolve(&choices)?;
         if config.batch_size != first.batch_size {
-            pace = Pace::measure(&config, dataset, device, measuring(budget), observer)?;
+            pace = measure(&config, observer)?;
         }
         // What was measured is part of the run's time.
         let budget = budget.saturating_sub(start.elapsed());

@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use protonce::device::device;
 use protonce::pretrain::{Outcome, Request, Setup, Start, pretrain};
-use protonce::world::World;
 use protonce_images::data::Dataset;
 use protonce_report::TensorBoard;
 use protonce_run::{Config, ConfigError, Event, Preset, Progress, RunError, RunFolder, Task};
@@ -18,6 +16,7 @@ use toml::Table;
 use crate::flags::{RunFlags, given};
 use crate::output::print_line;
 use crate::plan::{AUTO, Budget, Wishes, start};
+use crate::processes::{ProcessFlags, Processes};
 use crate::progress::Display;
 use crate::signals::{Answers, Signals};
 use crate::threads::use_tensor_threads;
@@ -35,6 +34,11 @@ pub struct Arguments {
     /// not change what was learned so far may differ.
     #[arg(long)]
     resume: bool,
+
+    /// Go on from the last checkpoint in --out if there is a run, and begin one if there is none: for
+    /// launchers that repeat their command, such as `torchrun --max-restarts`.
+    #[arg(long, conflicts_with_all = ["resume", "budget"])]
+    resume_or_begin: bool,
 
     /// Settings to start from: `auto` chooses them to suit the images and the machine, and says
     /// what and why; `v1` and `v2` are the paper's (ImageNet, ResNet-50, 224 px, 200 epochs); `small`
@@ -64,6 +68,9 @@ pub struct Arguments {
     quiet: bool,
 
     #[command(flatten)]
+    processes: ProcessFlags,
+
+    #[command(flatten)]
     settings: RunFlags,
 }
 
@@ -79,50 +86,65 @@ struct Summary {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let given = given(arguments.config.as_deref(), &arguments.settings)?;
-    let display = &mut Display::new(arguments.quiet);
-    let wishes = Wishes {
-        preset: &arguments.preset,
-        given: &given,
-        start: if arguments.resume { None } else { start(&given)? },
-        budget: arguments.budget,
-    };
-    let mut config = match arguments.resume {
-        true => continued(arguments, &given)?,
-        false => wishes.without_images()?,
-    };
-    if config.data.is_empty() {
-        return Err(ConfigError::Invalid(
-            "no DATA was given: expected a folder, a .tar, .zip or .parquet, a list of images or a \
-             packed file"
-                .to_owned(),
-        )
-        .into());
+    arguments.processes.join()?.together(|processes| train(arguments, processes))
+}
+
+/// Settings that may differ from process to process: where the images are, and what each machine has.
+const OF_THE_MACHINE: [&str; 6] =
+    ["data", "eval-train", "eval-test", "device", "threads", "loader-threads"];
+
+fn train(arguments: &Arguments, processes: &mut Processes) -> anyhow::Result<()> {
+    let world = processes.world.clone();
+    let display = &mut Display::new(arguments.quiet || !world.is_first());
+    let mut given = given(arguments.config.as_deref(), &arguments.settings)?;
+    let mut said = given.clone();
+    OF_THE_MACHINE.iter().for_each(|&name| drop(said.remove(name)));
+    world.agree(&[
+        ("version of protonce", env!("CARGO_PKG_VERSION").to_owned()),
+        ("preset", arguments.preset.clone()),
+        ("set of settings", said.to_string().trim().replace('\n', ", ")),
+    ])?;
+    let resume = world.first_says("whether a run goes on", || -> anyhow::Result<bool> {
+        let found = arguments.resume_or_begin && RunFolder::vacant(&arguments.out).is_err();
+        Ok(arguments.resume || found)
+    })?;
+    if world.size() > 1 && !resume {
+        // A group per process, unless said.
+        given.entry("bn-splits").or_insert((world.size() as i64).into());
     }
-    let device = device(&config.device)?;
+
+    // The first process decides, and the others follow, each with its own copy of the images.
+    let mut opened = None;
+    let settings = world.first_says("settings", || {
+        let (config, dataset) = decide(arguments, &given, resume, processes, display)?;
+        opened = Some(dataset);
+        Ok::<_, anyhow::Error>(config.table()?.to_string())
+    })?;
+    let own = OF_THE_MACHINE.iter().filter(|_| !world.is_first());
+    let own: Table =
+        own.filter_map(|&name| Some((name.to_owned(), given.get(name)?.clone()))).collect();
+    let config = Config::resolve([settings.parse()?, own])?;
+    world.check_groups(config.bn_splits)?;
+    let device = processes.device(&config.device)?;
     use_tensor_threads(config.threads)?;
-    let mut dataset = config.chosen(Dataset::open(&config.data)?);
-    dataset.remarks().iter().for_each(|remark| display.warn(remark));
-    if !arguments.resume {
-        RunFolder::vacant(&arguments.out)?;
-        let whole = Arc::new(dataset);
-        let plan = wishes.plan(&whole, device, &mut |notice| display.notice(&notice))?;
-        display.plan(&plan, &given, &whole);
-        config = plan.config;
-        dataset = config.chosen((*whole).clone());
-    }
-    config.settle(&dataset);
+    drop(world);
+    processes.sum_on(device)?;
+    let world = processes.world.clone();
+    let dataset = match opened {
+        Some(dataset) => dataset,
+        None => config.chosen(Dataset::open(&config.data)?),
+    };
     let images = dataset.len();
-    if !arguments.resume && arguments.preset == AUTO {
-        display.command(&config.command(&arguments.out.to_string_lossy())?);
-    }
     display.headline(&config, &dataset, device);
 
     let steps_per_epoch = config.steps_per_epoch(images);
-    let mut tensorboard = Some(TensorBoard::new(&arguments.out, &dataset, steps_per_epoch));
+    let first = world.is_first();
+    let mut tensorboard =
+        first.then(|| TensorBoard::new(&arguments.out, &dataset, steps_per_epoch));
+    let said = |answer| if first { answer } else { "" };
     let signals = Signals::listen(Answers {
-        stop: "stopping after this step; press Ctrl-C again to stop without saving",
-        save: Some("saving after this step"),
+        stop: said("stopping after this step; press Ctrl-C again to stop without saving"),
+        save: Some(said("saving after this step")),
     })?;
     let steps = AtomicUsize::new(0);
     let start = std::time::Instant::now();
@@ -131,9 +153,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         config: &config,
         dataset: Arc::new(dataset),
         out: &arguments.out,
-        start: if arguments.resume { Start::Resume } else { Start::Fresh },
+        start: if resume { Start::Resume } else { Start::Fresh },
         device,
-        world: World::alone(),
+        world,
     };
     let outcome = pretrain(
         setup,
@@ -148,7 +170,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 }
                 _ => {}
             }
-            display.notice(&notice);
+            // What all processes are told, the first one shows.
+            if first {
+                display.notice(&notice);
+            }
             if let Progress::Event(event) = notice
                 && let Some(written) = tensorboard.as_mut().map(|writer| writer.record(event))
                 && let Err(error) = written
@@ -169,7 +194,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         },
     )?;
     display.end(outcome, &arguments.out);
-    if arguments.json {
+    if arguments.json && first {
         let outcome = match outcome {
             Outcome::Finished => "finished",
             Outcome::Stopped => "stopped",
@@ -180,6 +205,52 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         print_line(serde_json::to_string(&summary)?)?;
     }
     Ok(())
+}
+
+/// The settings of the run, which follow from those `given`, and its images.
+fn decide(
+    arguments: &Arguments,
+    given: &Table,
+    resume: bool,
+    processes: &Processes,
+    display: &mut Display,
+) -> anyhow::Result<(Config, Dataset)> {
+    let wishes = Wishes {
+        preset: &arguments.preset,
+        given,
+        start: if resume { None } else { start(given)? },
+        budget: arguments.budget,
+        processes: processes.world.size(),
+    };
+    let mut config = match resume {
+        true => continued(arguments, given)?,
+        false => wishes.without_images()?,
+    };
+    if config.data.is_empty() {
+        return Err(ConfigError::Invalid(
+            "no DATA was given: expected a folder, a .tar, .zip or .parquet, a list of images or a \
+             packed file"
+                .to_owned(),
+        )
+        .into());
+    }
+    let device = processes.device(&config.device)?;
+    use_tensor_threads(config.threads)?;
+    let mut dataset = config.chosen(Dataset::open(&config.data)?);
+    dataset.remarks().iter().for_each(|remark| display.warn(remark));
+    if !resume {
+        RunFolder::vacant(&arguments.out)?;
+        let whole = Arc::new(dataset);
+        let plan = wishes.plan(&whole, device, &mut |notice| display.notice(&notice))?;
+        display.plan(&plan, given, &whole);
+        config = plan.config;
+        dataset = config.chosen((*whole).clone());
+    }
+    config.settle(&dataset);
+    if !resume && arguments.preset == AUTO {
+        display.command(&config.command(&arguments.out.to_string_lossy())?);
+    }
+    Ok((config, dataset))
 }
 
 /// The settings of the run that goes on, with those that were given for the rest of it.

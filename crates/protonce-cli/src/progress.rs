@@ -296,10 +296,21 @@ impl Dashboard {
 
     fn event(&mut self, event: &Event, left: Option<Duration>) {
         match event {
-            Event::Step { measures, learning_rate, images_per_second, waited, seconds, .. } => {
+            Event::Step {
+                measures,
+                learning_rate,
+                images_per_second,
+                waited,
+                communicated,
+                seconds,
+                ..
+            } => {
                 let waited = 100.0 * waited / seconds;
+                let communicating = communicated.map_or(String::new(), |communicated| {
+                    format!(" · {:.0} % communicating", 100.0 * communicated / seconds)
+                });
                 self.task.set_message(format!(
-                    "steps · {images_per_second:.0} images/s · {waited:.0} % waiting · lr {learning_rate:.4}",
+                    "steps · {images_per_second:.0} images/s · {waited:.0} % waiting{communicating} · lr {learning_rate:.4}",
                 ));
                 self.loss.set_message(format!("{}{}", self.losses, summary(measures)));
             }
@@ -325,6 +336,12 @@ impl Dashboard {
             Event::Floors { floors, .. } => {
                 self.evaluation
                     .set_message(format!("before training: {}", floors_in_words(floors)));
+            }
+            Event::World { .. } => {
+                if let Some(line) = in_words(event, 0, None) {
+                    // Stays above the lines that change.
+                    let _ = self.lines.println(line);
+                }
             }
             Event::Loader { .. }
             | Event::Expectation { .. }
@@ -397,6 +414,9 @@ fn in_words(event: &Event, epochs: usize, left: Option<Duration>) -> Option<Stri
         Event::Floors { floors, chance } => {
             Some(format!("kNN before training: {} (chance {chance:.1} %)", floors_in_words(floors)))
         }
+        Event::World { processes, groups, threads, backend } => Some(format!(
+            "{processes} processes of {threads} threads share {groups} groups of batch norm, by {backend}"
+        )),
         Event::Step { .. }
         | Event::Loader { .. }
         | Event::Skipped { .. }

@@ -17,7 +17,8 @@ pub struct Signals {
     save: Arc<AtomicBool>,
 }
 
-/// What a command does when it is told to stop, and to save if it can: what is said then.
+/// What a command does when it is told to stop, and to save if it can: what is said then. Nothing is said
+/// where it is empty.
 #[derive(Clone, Copy)]
 pub struct Answers {
     pub stop: &'static str,
@@ -58,14 +59,16 @@ impl Signals {
             let mut interrupted = false;
             for signal in signals.forever() {
                 if signal == SIGUSR1 {
-                    say!("{}", answers.save.unwrap_or_default());
+                    if let Some(answer) = answers.save.filter(|answer| !answer.is_empty()) {
+                        say!("{answer}");
+                    }
                     self.save.store(true, Ordering::Relaxed);
                     continue;
                 }
                 if signal == SIGINT && std::mem::replace(&mut interrupted, true) {
                     std::process::exit(130);
                 }
-                if !self.stop.swap(true, Ordering::Relaxed) {
+                if !self.stop.swap(true, Ordering::Relaxed) && !answers.stop.is_empty() {
                     say!("\n{}", answers.stop);
                 }
             }

@@ -7,10 +7,9 @@
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::message::Message;
 use tch::Tensor;
 use torch_sys::C_tensor;
-
-use super::message::Message;
 
 unsafe extern "C" {
     fn protonce_attach(

@@ -40,7 +40,7 @@ mod extract;
 mod head;
 mod layers;
 mod memory;
-mod message;
+pub mod message;
 mod model;
 mod momentum_pair;
 mod normalise;

@@ -6,13 +6,14 @@ use std::ffi::c_char;
 
 /// A sentence ended by a zero; empty when nothing went wrong.
 #[repr(C)]
-pub(super) struct Message([c_char; 1024]);
+pub struct Message([c_char; 1024]);
 
 impl Message {
-    pub(super) const EMPTY: Message = Message([0; 1024]);
+    /// No sentence.
+    pub const EMPTY: Message = Message([0; 1024]);
 
     /// The sentence of a panic.
-    pub(super) fn of(panic: &(dyn Any + Send)) -> Message {
+    pub fn of(panic: &(dyn Any + Send)) -> Message {
         let text = panic
             .downcast_ref::<String>()
             .map(String::as_str)
@@ -28,11 +29,25 @@ impl Message {
     }
 
     /// Panics with the sentence, as tch does when libtorch fails.
-    pub(super) fn panic_if_any(&self) {
+    ///
+    /// # Panics
+    /// When there is one.
+    pub fn panic_if_any(&self) {
+        if let Err(sentence) = self.result() {
+            std::panic::panic_any(sentence);
+        }
+    }
+
+    /// Whether nothing went wrong.
+    ///
+    /// # Errors
+    /// The sentence, if there is one.
+    pub fn result(&self) -> Result<(), String> {
         let bytes: Vec<u8> =
             self.0.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0).collect();
-        if !bytes.is_empty() {
-            std::panic::panic_any(String::from_utf8_lossy(&bytes).into_owned());
+        match bytes.is_empty() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&bytes).into_owned()),
         }
     }
 }

@@ -130,12 +130,28 @@ impl Encoder {
         }
     }
 
+    /// As [`Encoder::embed`] with the statistics of the batch, towards which the running ones do not move:
+    /// they come back, for [`Parameters::move_statistics`].
+    pub fn embed_recorded(&self, images: &Tensor) -> (Tensor, Vec<f64>) {
+        let recording = self.parameters.recording();
+        let context =
+            ForwardContext { parameters: &recording, ..self.context(BatchStats::Recorded) };
+        let features = self.network.forward(&context, &images.to_kind(self.precision.kind()));
+        let embeddings = normalise_rows(&self.head.forward(&context, &features));
+        (embeddings, recording.statistics())
+    }
+
+    /// How many groups a batch of so many images has where `splits` are asked for: fewer where a group would
+    /// be of one image, which has no variance.
+    pub fn groups(images: usize, splits: i64) -> usize {
+        (splits as usize).min(images / 2).max(1)
+    }
+
     /// Embeddings with batch statistics over `splits` groups of the batch separately, as on `splits`
-    /// GPUs. Groups differ in size by at most one image, and there are fewer of them
-    /// where a group would be of one image, which has no variance.
+    /// GPUs. Groups differ in size by at most one image; [`Encoder::groups`] are made.
     pub fn embed_split(&self, images: &Tensor, splits: i64) -> Tensor {
-        let splits = splits.min(images.size()[0] / 2);
-        if splits <= 1 {
+        let splits = Encoder::groups(images.size()[0] as usize, splits) as i64;
+        if splits == 1 {
             return self.embed(images, BatchStats::Batch);
         }
         let groups = images.tensor_split(splits, 0);

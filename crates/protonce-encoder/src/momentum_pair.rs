@@ -53,6 +53,31 @@ impl MomentumPair {
         self.encoder.embed_split(&images, splits)
     }
 
+    /// Queries of some groups of a batch, with gradient, and their batch statistics one group after the
+    /// other: pixels [images, size, size, 3] → [images of the group, dim] for each of `lengths`, which are the
+    /// images of each group. The running statistics do not move.
+    pub fn query_groups(
+        &self,
+        views: &[f32],
+        size: usize,
+        lengths: &[i64],
+    ) -> (Vec<Tensor>, Vec<f64>) {
+        let _part = profile::part(Part::Queries);
+        embed_groups(&self.encoder, views, size, lengths)
+    }
+
+    /// The same for keys, without gradient.
+    pub fn key_groups(
+        &self,
+        views: &[f32],
+        size: usize,
+        lengths: &[i64],
+    ) -> (Vec<Tensor>, Vec<f64>) {
+        let _guard = tch::no_grad_guard();
+        let _part = profile::part(Part::Keys);
+        embed_groups(&self.momentum_encoder, views, size, lengths)
+    }
+
     /// Keys of a batch's key views, without gradient: pixels [batch, size, size, 3] → [batch, dim].
     ///
     /// With `splits` > 1 the batch is shuffled by `order` (a permutation of the batch) before it is
@@ -72,4 +97,25 @@ impl MomentumPair {
         let keys = self.momentum_encoder.embed_split(&shuffled, splits);
         keys.index_select(0, &order.argsort(0, false))
     }
+}
+
+/// [`Encoder::embed_recorded`] of groups of `lengths` images.
+fn embed_groups(
+    encoder: &Encoder,
+    views: &[f32],
+    size: usize,
+    lengths: &[i64],
+) -> (Vec<Tensor>, Vec<f64>) {
+    if lengths.is_empty() {
+        return (Vec::new(), Vec::new());
+    }
+    let images = image_tensor(views, size, encoder.device());
+    let (mut embeddings, mut statistics, mut start) = (Vec::new(), Vec::new(), 0);
+    for &length in lengths {
+        let (embedded, recorded) = encoder.embed_recorded(&images.narrow(0, start, length));
+        embeddings.push(embedded);
+        statistics.extend(recorded);
+        start += length;
+    }
+    (embeddings, statistics)
 }

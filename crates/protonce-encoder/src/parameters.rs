@@ -11,7 +11,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, Uniform};
 use tch::{Device, Kind, Tensor};
 
+use super::autograd::gradients;
 use super::error::EncoderError;
+use super::normalise::moved;
 use super::updates::{Sgd, ema_update};
 use crate::profile::{self, Part};
 
@@ -154,6 +156,56 @@ impl Parameters {
         }
     }
 
+    /// The same leaves of the same graph, with room in place of the statistics that takes those of a batch
+    /// as they are: float64.
+    pub(super) fn recording(&self) -> Parameters {
+        Parameters {
+            theta: self.theta.shallow_clone(),
+            names: self.names.clone(),
+            views: self.views.iter().map(Tensor::shallow_clone).collect(),
+            buffer_names: self.buffer_names.clone(),
+            buffers: self.buffers.iter().map(|buffer| buffer.to_kind(Kind::Double)).collect(),
+        }
+    }
+
+    /// All buffers, one after the other: float64 \[channels of all\].
+    pub(super) fn statistics(&self) -> Vec<f64> {
+        let mut all = Vec::new();
+        for buffer in &self.buffers {
+            let start = all.len();
+            all.resize(start + buffer.numel(), 0.0);
+            let buffer = buffer.to_kind(Kind::Double).to_device(Device::Cpu);
+            buffer.copy_data(&mut all[start..], buffer.numel());
+        }
+        all
+    }
+
+    /// How many statistics a group of images has in all layers together.
+    pub fn statistics_length(&self) -> usize {
+        self.buffers.iter().map(Tensor::numel).sum()
+    }
+
+    /// Moves the running statistics towards those of some groups, one group after the other: `recorded` is
+    /// [groups, channels of all], each group as [`Encoder::embed_recorded`](super::Encoder::embed_recorded)
+    /// gives it.
+    pub fn move_statistics(&mut self, recorded: &[f64]) {
+        let _guard = tch::no_grad_guard();
+        let all = self.statistics_length();
+        let mut start = 0;
+        for buffer in &mut self.buffers {
+            let count = buffer.numel();
+            let mut running = vec![0f32; count];
+            buffer.to_device(Device::Cpu).copy_data(&mut running, count);
+            for group in recorded.chunks_exact(all) {
+                for (running, &value) in running.iter_mut().zip(&group[start..][..count]) {
+                    *running = moved(*running, value);
+                }
+            }
+            buffer.copy_(&Tensor::from_slice(&running));
+            start += count;
+        }
+    }
+
     /// A parameter, in the shape that it was declared with.
     pub(super) fn get(&self, id: ParameterId) -> &Tensor {
         &self.views[id.0]
@@ -218,15 +270,14 @@ impl Parameters {
     /// ∂loss/∂θ laid out as θ: float32 \[parameters\].
     pub fn gradient(&self, loss: &Tensor) -> Tensor {
         let _part = profile::part(Part::Backward);
-        let gradients = Tensor::run_backward(&[loss], &self.views, false, false);
-        let stretches: Vec<Tensor> = gradients
-            .iter()
-            .map(|gradient| match gradient.dim() {
-                4 => gradient.permute([0, 2, 3, 1]).reshape([-1]),
-                _ => gradient.reshape([-1]),
-            })
-            .collect();
-        Tensor::cat(&stretches, 0)
+        flat(&Tensor::run_backward(&[loss], &self.views, false, false))
+    }
+
+    /// The same of an `output` that has `gradient`.
+    pub fn gradient_from(&self, output: &Tensor, gradient: &Tensor) -> Tensor {
+        let _part = profile::part(Part::Backward);
+        let views: Vec<&Tensor> = self.views.iter().collect();
+        flat(&gradients(output, gradient, &views))
     }
 
     /// Every parameter and buffer by name, contiguous, in torchvision's shapes.
@@ -269,6 +320,18 @@ impl Parameters {
         }
         Ok(())
     }
+}
+
+/// Gradients of the parameters, laid out as θ: float32 \[parameters\].
+fn flat(gradients: &[Tensor]) -> Tensor {
+    let stretches: Vec<Tensor> = gradients
+        .iter()
+        .map(|gradient| match gradient.dim() {
+            4 => gradient.permute([0, 2, 3, 1]).reshape([-1]),
+            _ => gradient.reshape([-1]),
+        })
+        .collect();
+    Tensor::cat(&stretches, 0)
 }
 
 /// A normal or uniform distribution refuses only bounds that are not finite or in order, which a

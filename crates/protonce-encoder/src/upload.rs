@@ -1,10 +1,9 @@
 //! From the loader's memory to the device that computes: numbers and pixels in, tensors out.
 
+use crate::message::Message;
 use tch::kind::Element;
 use tch::{Device, Tensor};
 use torch_sys::C_tensor;
-
-use super::message::Message;
 
 unsafe extern "C" {
     fn protonce_pinned(tensor: *const C_tensor, message: *mut Message) -> *mut C_tensor;

@@ -43,4 +43,4 @@ mod threads;
 pub mod views;
 
 pub use batches::{batch_count, batches};
-pub use threads::threads;
+pub use threads::{share_cores, threads};

@@ -1,19 +1,53 @@
-//! The two collective operations that k-means needs when several processes cluster their points
-//! together. It brings no transport of its own: a program that has processes implements [`Collective`].
+//! What k-means asks of several processes that cluster their points together. It brings no transport of
+//! its own: a program that has processes implements [`Collective`].
 
-/// A group of processes, each of which clusters points of its own around the same centroids.
+use std::error::Error;
+
+use crate::KMeansError;
+
+/// Why processes no longer understand each other, as the transport says it.
+pub type CollectiveError = Box<dyn Error + Send + Sync>;
+
+/// A group of processes, each of which has some of the points: process 0 the first, the last process the
+/// last.
 ///
 /// Every process calls the same operations in the same order. What they do by default is right for a
 /// process that is alone.
 pub trait Collective {
-    /// Puts the sums of `values` over all processes in their place.
-    fn all_reduce_sum(&self, values: &mut [f64]) {
-        let _ = values;
+    /// The number of this process, from 0.
+    fn rank(&self) -> usize {
+        0
     }
 
-    /// Puts process 0's `values` in their place.
-    fn broadcast(&self, values: &mut [f32]) {
-        let _ = values;
+    /// How many processes there are.
+    fn size(&self) -> usize {
+        1
+    }
+
+    /// The values of all processes, of which each may have another number: those of process 0 first.
+    ///
+    /// # Errors
+    /// When a process is gone.
+    fn gather(&self, own: &[u32]) -> Result<Vec<Vec<u32>>, CollectiveError> {
+        Ok(vec![own.to_vec()])
+    }
+
+    /// Sends `values` to each of `processes`, which receive as many.
+    ///
+    /// # Errors
+    /// When a process is gone.
+    fn send(&self, processes: &[usize], values: &[f64]) -> Result<(), CollectiveError> {
+        let _ = (processes, values);
+        Ok(())
+    }
+
+    /// Puts into `values` what `process` sends.
+    ///
+    /// # Errors
+    /// When it is gone.
+    fn receive(&self, process: usize, values: &mut [f64]) -> Result<(), CollectiveError> {
+        let _ = (process, values);
+        Ok(())
     }
 }
 
@@ -22,3 +56,9 @@ pub trait Collective {
 pub struct SingleProcess;
 
 impl Collective for SingleProcess {}
+
+impl From<CollectiveError> for KMeansError {
+    fn from(error: CollectiveError) -> KMeansError {
+        KMeansError::Collective(error)
+    }
+}

@@ -80,6 +80,12 @@ pub enum KMeansError {
     /// Another thread called [`Threads::stop`](crate::Threads::stop).
     #[error("the clustering was stopped before its end")]
     Stopped,
+    /// Points of several processes, and a choice of first centroids that needs them all in one.
+    #[error("centroids to begin with are drawn from points of several processes at random only")]
+    AcrossProcesses,
+    /// The processes that cluster together have lost one another.
+    #[error("{0}")]
+    Collective(#[source] crate::CollectiveError),
     /// The system gives no more threads.
     #[error("cannot start the threads of k-means ({0}): ask for fewer")]
     Threads(#[from] rayon::ThreadPoolBuildError),

@@ -9,7 +9,7 @@ use crate::distance::{length, normalise};
 use crate::matrix::Matrix;
 use crate::nearest::{self, QuantizedRows, Quantizer, RowCodes, Search};
 use crate::points::{Metric, Points};
-use crate::sums::Sums;
+use crate::sums::{Members, add_rows};
 use crate::threads::Threads;
 
 /// Points in memory, borrowed or owned, with codes that are made when they are first needed and serve
@@ -109,6 +109,10 @@ impl Points for HostPoints<'_> {
         HostPoints::valid(Cow::Owned(values), self.dim, self.metric)
     }
 
+    fn like(&self, values: Vec<f32>) -> Self {
+        HostPoints::valid(Cow::Owned(values), self.dim, self.metric)
+    }
+
     fn assign(
         &self,
         search: &mut Search,
@@ -116,16 +120,23 @@ impl Points for HostPoints<'_> {
         assignment: &mut Assignment,
         threads: &Threads,
     ) -> Effort {
+        // One of several processes may have none.
+        if self.values.is_empty() {
+            return Effort::default();
+        }
         let centroids = Matrix { values: centroids, dim: self.dim };
         search.assign(&self.quantized(threads), centroids, assignment, threads)
     }
 
     fn assign_once(&self, centroids: &[f32], threads: &Threads) -> Assignment {
+        if self.values.is_empty() {
+            return Assignment::unknown(0);
+        }
         let centroids = Matrix { values: centroids, dim: self.dim };
         nearest::assign(self.rows(), centroids, self.quantizer(threads), threads)
     }
 
-    fn sum(&self, nearest: &[u32], sums: &mut Sums, threads: &Threads) {
-        sums.update(self.rows(), nearest, threads);
+    fn sum(&self, members: &Members, clusters: &[u32], sums: &mut [f64], threads: &Threads) {
+        add_rows(self.rows(), members, clusters, sums, threads);
     }
 }

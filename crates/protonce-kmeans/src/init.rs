@@ -4,8 +4,10 @@ use rand::RngExt;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 
+use crate::KMeansError;
 use crate::distance::squared_distance;
 use crate::matrix::Matrix;
+use crate::parts::Parts;
 use crate::points::Points;
 use crate::threads::Threads;
 
@@ -24,18 +26,25 @@ pub enum Init {
 /// Passes of k-means||; more than five gain nothing (Bahmani et al. 2012, §5).
 const ROUNDS: usize = 5;
 
-/// The first centroids: [clusters, dim].
+/// The first centroids: [clusters, dim]. `points` are this process's of `parts`.
+///
+/// # Errors
+/// When a process is gone, or there are several and `init` is not [`Init::Random`].
 pub fn centroids<P: Points>(
     init: Init,
     points: &P,
+    parts: &Parts,
     clusters: usize,
     random: &mut ChaCha8Rng,
     threads: &Threads,
-) -> Vec<f32> {
+) -> Result<Vec<f32>, KMeansError> {
+    if init != Init::Random && parts.collective().size() > 1 {
+        return Err(KMeansError::AcrossProcesses);
+    }
     let values = |chosen: &[usize]| points.select(chosen).values().into_owned();
-    let count = points.count();
-    match init {
-        Init::Random => values(&index::sample(random, count, clusters).into_vec()),
+    let count = parts.total();
+    Ok(match init {
+        Init::Random => parts.values(points, &index::sample(random, count, clusters).into_vec())?,
         Init::PlusPlus => {
             let all = points.values();
             let rows = Matrix { values: &all, dim: points.dim() };
@@ -48,7 +57,7 @@ pub fn centroids<P: Points>(
             let chosen = plus_plus(rows, &weights, clusters, random, threads);
             chosen.into_iter().flat_map(|row| rows.row(row)).copied().collect()
         }
-    }
+    })
 }
 
 /// k-means++ on weighted rows: each next one is drawn with a probability in proportion to weight times

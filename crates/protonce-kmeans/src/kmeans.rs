@@ -9,7 +9,8 @@ use crate::collective::{Collective, SingleProcess};
 use crate::distance::{normalise, squared_distance};
 use crate::host_points::{HostPoints, first_unfit};
 use crate::init::{self, Init};
-use crate::lloyd::{Finished, Iteration, Lloyd};
+use crate::lloyd::{Finished, Iteration, Lloyd, objective};
+use crate::parts::Parts;
 use crate::points::{Metric, Points};
 use crate::threads::Threads;
 
@@ -56,7 +57,7 @@ pub enum Start<'a> {
     Centroids(&'a [f32]),
 }
 
-/// Points grouped around centroids.
+/// Points grouped around centroids: those of all processes, in each of them.
 #[derive(Debug, Clone)]
 pub struct Clustering {
     /// Means of the clusters, one after the other: [clusters, dim].
@@ -144,18 +145,22 @@ impl KMeans {
         threads: &Threads,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Clustering, KMeansError> {
-        check(points, clusters, start)?;
-        let count = points.count();
+        let parts = Parts::of(points.count(), collective)?;
+        let count = parts.total();
+        check(count, points.dim(), clusters, start)?;
         let start = match start {
             Start::Clusters(before) if !can_be(clusters, before) => Start::Drawn,
             start => start,
         };
-        let lloyd = Lloyd { iterations: self.iterations, threads, collective };
+        let lloyd = Lloyd { iterations: self.iterations, threads };
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         let sample = self.max_points_per_centroid.max(1).saturating_mul(clusters);
         let drawn = (sample < count).then(|| index::sample(&mut random, count, sample).into_vec());
-        let selected = drawn.as_ref().map(|drawn| points.select(drawn));
-        let training = selected.as_ref().unwrap_or(points);
+        let dealt = drawn.as_ref().map(|drawn| parts.deal(points, drawn)).transpose()?;
+        let (training, training_parts) = match &dealt {
+            Some((training, parts)) => (training, parts),
+            None => (points, &parts),
+        };
         let starts = if matches!(start, Start::Drawn) { self.starts.max(1) } else { 1 };
         let mut best: Option<Finished> = None;
         for number in 0..starts {
@@ -163,18 +168,19 @@ impl KMeans {
                 |done| progress(number * self.iterations + done, starts * self.iterations);
             let centroids = match start {
                 Start::Centroids(centroids) => first_centroids(points, centroids),
-                Start::Clusters(before) => lloyd.means_of(points, clusters, before, &mut random),
+                Start::Clusters(before) => {
+                    lloyd.means_of(points, &parts, clusters, before, &mut random)?
+                }
                 Start::Drawn => {
-                    let mut first =
-                        init::centroids(self.init, training, clusters, &mut random, threads);
-                    if threads.stopped() {
-                        return Err(KMeansError::Stopped);
-                    }
-                    collective.broadcast(&mut first);
-                    first
+                    let (points, parts) = (training, training_parts);
+                    init::centroids(self.init, points, parts, clusters, &mut random, threads)?
                 }
             };
-            let finished = lloyd.run(training, centroids, &mut random, &mut told);
+            if threads.stopped() {
+                return Err(KMeansError::Stopped);
+            }
+            let finished =
+                lloyd.run(training, training_parts, centroids, &mut random, &mut told)?;
             if threads.stopped() {
                 return Err(KMeansError::Stopped);
             }
@@ -192,12 +198,14 @@ impl KMeans {
         if threads.stopped() {
             return Err(KMeansError::Stopped);
         }
+        let squared = parts.gather_f32(&assignment.squared)?;
+        let nearest = parts.gather(&assignment.nearest)?;
         Ok(Clustering {
             centroids,
             dim: points.dim(),
-            objective: lloyd.objective(&assignment.squared),
-            distances: assignment.squared.iter().map(|squared| squared.sqrt()).collect(),
-            assignment: assignment.nearest.into_iter().map(i64::from).collect(),
+            objective: objective(&squared),
+            distances: squared.into_iter().map(f32::sqrt).collect(),
+            assignment: nearest.into_iter().map(i64::from).collect(),
             history,
         })
     }
@@ -221,8 +229,9 @@ impl KMeans {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Clustering, KMeansError> {
         let (dim, metric) = (points.dim(), points.metric());
-        if finer.assignment.len() != points.count() {
-            let (found, expected) = (finer.assignment.len(), points.count());
+        let parts = Parts::of(points.count(), collective)?;
+        if finer.assignment.len() != parts.total() {
+            let (found, expected) = (finer.assignment.len(), parts.total());
             return Err(KMeansError::Before { found, expected });
         }
         let threads = Threads::new(self.threads)?;
@@ -232,18 +241,19 @@ impl KMeans {
         let parents = self.fit_on(&centroids, clusters, Start::Drawn, alone, &threads, progress)?;
         let assignment: Vec<i64> =
             finer.assignment.iter().map(|&cluster| parents.assignment[cluster as usize]).collect();
-        let lloyd = Lloyd { iterations: self.iterations, threads: &threads, collective };
+        let lloyd = Lloyd { iterations: self.iterations, threads: &threads };
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
-        let centroids = lloyd.means_of(points, clusters, &assignment, &mut random);
+        let centroids = lloyd.means_of(points, &parts, clusters, &assignment, &mut random)?;
         let values = points.values();
         let own = |cluster: i64| &centroids[cluster as usize * dim..][..dim];
         let squared: Vec<f32> = values
             .chunks_exact(dim)
-            .zip(&assignment)
+            .zip(&assignment[parts.own()])
             .map(|(point, &cluster)| squared_distance(point, own(cluster)))
             .collect();
+        let squared = parts.gather_f32(&squared)?;
         Ok(Clustering {
-            objective: lloyd.objective(&squared),
+            objective: objective(&squared),
             distances: squared.into_iter().map(f32::sqrt).collect(),
             centroids,
             dim,
@@ -253,9 +263,8 @@ impl KMeans {
     }
 }
 
-/// Whether `points` can be clustered around so many `clusters` from `start`.
-fn check<P: Points>(points: &P, clusters: usize, start: Start<'_>) -> Result<(), KMeansError> {
-    let (count, dim) = (points.count(), points.dim());
+/// Whether `count` points of `dim` values can be clustered around so many `clusters` from `start`.
+fn check(count: usize, dim: usize, clusters: usize, start: Start<'_>) -> Result<(), KMeansError> {
     if clusters < 1 {
         return Err(KMeansError::NoClusters);
     }

@@ -7,9 +7,10 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
+use crate::KMeansError;
 use crate::assignment::{Assignment, Effort};
-use crate::collective::Collective;
 use crate::distance::normalise;
+use crate::parts::Parts;
 use crate::points::{Metric, Points};
 use crate::sums::Sums;
 use crate::threads::Threads;
@@ -33,7 +34,7 @@ pub struct Iteration {
 pub struct Finished {
     /// The last centroids: [clusters, dim].
     pub centroids: Vec<f32>,
-    /// The nearest of them to every point.
+    /// The nearest of them to every point of this process.
     pub assignment: Assignment,
     /// Every assignment on the way, in order.
     pub history: Vec<Iteration>,
@@ -52,33 +53,36 @@ pub struct Lloyd<'a> {
     pub iterations: usize,
     /// The threads of this process.
     pub threads: &'a Threads,
-    /// This and other processes.
-    pub collective: &'a dyn Collective,
 }
 
 impl Lloyd<'_> {
-    /// One start, from `centroids`. `progress` is told how many iterations are done.
+    /// One start, from `centroids`. `points` are this process's of `parts`; `progress` is told how many
+    /// iterations are done.
+    ///
+    /// # Errors
+    /// When a process is gone.
     pub fn run<P: Points>(
         &self,
         points: &P,
+        parts: &Parts,
         mut centroids: Vec<f32>,
         random: &mut ChaCha8Rng,
         progress: &mut dyn FnMut(usize),
-    ) -> Finished {
+    ) -> Result<Finished, KMeansError> {
         let clusters = centroids.len() / points.dim();
         let (mut search, mut sums) = (P::Search::default(), Sums::new(clusters, points.dim()));
         let mut assignment = Assignment::unknown(points.count());
         let mut history = Vec::new();
         let mut repaired = true;
         let mut watch = Instant::now();
-        let mut before = Vec::new();
+        // The cluster of each point of all processes.
+        let mut nearest = vec![0; parts.total()];
         for iteration in 0.. {
-            before.clone_from(&assignment.nearest);
             let Effort { scored, measured } =
                 points.assign(&mut search, &centroids, &mut assignment, self.threads);
-            let changes = before.iter().zip(&assignment.nearest).filter(|(a, b)| a != b).count();
-            let changed = self.total(changes as f64) as u64;
-            let objective = self.objective(&assignment.squared);
+            let before = std::mem::replace(&mut nearest, parts.gather(&assignment.nearest)?);
+            let changed = before.iter().zip(&nearest).filter(|(a, b)| a != b).count() as u64;
+            let objective = objective(&parts.gather_f32(&assignment.squared)?);
             let seconds = watch.elapsed().as_secs_f64();
             watch = Instant::now();
             history.push(Iteration { objective, changed, scored, measured, seconds });
@@ -86,53 +90,46 @@ impl Lloyd<'_> {
             if iteration == self.iterations || settled || self.threads.stopped() {
                 break;
             }
-            self.sum(points, &assignment.nearest, &mut sums);
+            sums.update(points, parts, &nearest, self.threads)?;
             repaired = means(&sums, points.metric(), &mut centroids, random);
             progress(iteration + 1);
         }
-        Finished { centroids, assignment, history }
+        Ok(Finished { centroids, assignment, history })
     }
 
-    /// The centroids of clusters that the points were in before: [clusters, dim]. `before` is each
-    /// point's, −1 where unknown.
+    /// The centroids of clusters that the points were in before: [clusters, dim]. `before` is that of each
+    /// point of all processes, −1 where unknown; `points` are this process's of `parts`.
+    ///
+    /// # Errors
+    /// When a process is gone.
     pub fn means_of<P: Points>(
         &self,
         points: &P,
+        parts: &Parts,
         clusters: usize,
         before: &[i64],
         random: &mut ChaCha8Rng,
-    ) -> Vec<f32> {
+    ) -> Result<Vec<f32>, KMeansError> {
         let known: Vec<usize> = (0..before.len()).filter(|&point| before[point] >= 0).collect();
         let nearest: Vec<u32> = known.iter().map(|&point| before[point] as u32).collect();
         let mut sums = Sums::new(clusters, points.dim());
-        match known.len() == before.len() {
-            true => self.sum(points, &nearest, &mut sums),
-            false => self.sum(&points.select(&known), &nearest, &mut sums),
+        if known.len() == before.len() {
+            sums.update(points, parts, &nearest, self.threads)?;
+        } else {
+            let (own, parts) = (parts.own(), parts.among(&known));
+            let here: Vec<usize> =
+                known[parts.own()].iter().map(|point| point - own.start).collect();
+            sums.update(&points.select(&here), &parts, &nearest, self.threads)?;
         }
         let mut centroids = vec![0.0; clusters * points.dim()];
         means(&sums, points.metric(), &mut centroids, random);
-        centroids
+        Ok(centroids)
     }
+}
 
-    /// The sum of squared distances, over the points of all processes.
-    pub fn objective(&self, squared: &[f32]) -> f64 {
-        self.total(squared.iter().map(|&squared| f64::from(squared)).sum())
-    }
-
-    /// The sums of each cluster's points, over all processes.
-    fn sum<P: Points>(&self, points: &P, nearest: &[u32], sums: &mut Sums) {
-        points.sum(nearest, sums, self.threads);
-        self.collective.all_reduce_sum(&mut sums.totals);
-        self.collective.all_reduce_sum(&mut sums.counts);
-    }
-
-    /// The sum of a value over all processes.
-    fn total(&self, value: f64) -> f64 {
-        let mut sum = [value];
-        self.collective.all_reduce_sum(&mut sum);
-        let [sum] = sum;
-        sum
-    }
+/// The sum of squared distances of all points, in their order.
+pub fn objective(squared: &[f32]) -> f64 {
+    squared.iter().map(|&squared| f64::from(squared)).sum()
 }
 
 /// The mean of each cluster's points, into `centroids`; a cluster that lost all of its points takes

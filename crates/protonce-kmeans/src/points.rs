@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use crate::assignment::{Assignment, Effort};
-use crate::sums::Sums;
+use crate::sums::Members;
 use crate::threads::Threads;
 
 /// What "near" means.
@@ -40,6 +40,9 @@ pub trait Points: Sized {
     /// Some of the points, in the given order.
     fn select(&self, chosen: &[usize]) -> Self;
 
+    /// Other points of the same kind, that [`values`](Points::values) gave: [count, dim].
+    fn like(&self, values: Vec<f32>) -> Self;
+
     /// Finds the nearest of `centroids` ([clusters, dim]) to every point; of equally near ones the
     /// first. `assignment` is the one before. `search` has seen as many centroids each time.
     fn assign(
@@ -53,7 +56,7 @@ pub trait Points: Sized {
     /// The same for points that are looked at once: nothing is kept for further assignments.
     fn assign_once(&self, centroids: &[f32], threads: &Threads) -> Assignment;
 
-    /// Puts the sums and the numbers of each cluster's points into `sums`: those of this process.
-    /// `nearest` is the cluster of every point.
-    fn sum(&self, nearest: &[u32], sums: &mut Sums, threads: &Threads);
+    /// Adds to each of `sums` ([clusters, dim]) the points of its cluster, in their order. `clusters` are
+    /// the numbers of some, `members` the points of all.
+    fn sum(&self, members: &Members, clusters: &[u32], sums: &mut [f64], threads: &Threads);
 }

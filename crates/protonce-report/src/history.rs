@@ -186,7 +186,7 @@ impl History {
                 }
             }
             Event::Checkpoint { epoch, step, .. } => self.checkpoint = Some((epoch, step)),
-            Event::Loader { .. } => {}
+            Event::Loader { .. } | Event::World { .. } => {}
         }
     }
 

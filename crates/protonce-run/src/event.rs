@@ -69,6 +69,9 @@ pub enum Event {
         /// Seconds of these in which training waited for views.
         #[serde(default = "nan", deserialize_with = "number")]
         waited: f64,
+        /// Seconds of these in which this process waited for others; none where it is alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        communicated: Option<f64>,
     },
     /// An epoch ended.
     Epoch {
@@ -163,6 +166,20 @@ pub enum Event {
         /// Seconds it took.
         #[serde(default = "nan", deserialize_with = "number")]
         seconds: f64,
+    },
+    /// Several processes train together from here on.
+    World {
+        /// How many.
+        processes: usize,
+        /// Groups of batch norm, dealt to them evenly.
+        #[serde(default)]
+        groups: usize,
+        /// Threads of tensor arithmetic in each.
+        #[serde(default)]
+        threads: usize,
+        /// By what gradients are summed up: `gloo` or `nccl`.
+        #[serde(default)]
+        backend: String,
     },
     /// The run can be resumed from here.
     Checkpoint {
@@ -262,6 +279,7 @@ mod tests {
                 seconds: 2.0,
                 images_per_second: 2.0,
                 waited: 0.5,
+                communicated: Some(0.25),
             },
             Event::Epoch { epoch: 1, measures, learning_rate: 0.1, images: 4, seconds: 2.0 },
             Event::Loader { epoch: 1, threads: 2, images: 3, seconds: 4.0, waited: 0.0 },
@@ -286,6 +304,7 @@ mod tests {
                 floors: vec![Floor { name: "colours".into(), knn: [(20, 40.5)].into() }],
                 chance: 10.0,
             },
+            Event::World { processes: 4, groups: 8, threads: 2, backend: "gloo".into() },
             Event::Checkpoint { epoch: 1, step: 2, path: "checkpoints/epoch-0001".into() },
         ] {
             let line = serde_json::to_string(&event).unwrap();

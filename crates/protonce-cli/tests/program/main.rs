@@ -15,6 +15,7 @@ mod lock;
 mod manual;
 mod output;
 mod plan;
+mod processes;
 mod refusals;
 mod report;
 mod resume;

@@ -21,7 +21,7 @@ pub fn last_checkpoint(run: &Path) -> [Vec<u8>; 2] {
 /// the middle of an epoch, which depend on that.
 pub fn events(run: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
-    let timings = ["seconds", "images_per_second", "waited", "embedding_seconds"];
+    let timings = ["seconds", "images_per_second", "waited", "communicated", "embedding_seconds"];
     text.lines()
         .map(|line| {
             let mut event: serde_json::Value = serde_json::from_str(line).unwrap();

@@ -7,10 +7,9 @@
 
 use std::ffi::c_int;
 
+use crate::message::Message;
 use tch::Tensor;
 use torch_sys::C_tensor;
-
-use crate::message::Message;
 
 unsafe extern "C" {
     fn protonce_convolution_gradient(

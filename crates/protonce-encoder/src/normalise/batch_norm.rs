@@ -23,6 +23,9 @@ pub struct BatchNorm<'a> {
 pub enum BatchStats {
     /// The batch's own (training); the running statistics move towards them.
     Batch,
+    /// The batch's own as well (training), to be moved to later: the running statistics, which must be
+    /// float64, take the batch's as they are.
+    Recorded,
     /// The running statistics, unchanged (evaluation).
     Running,
 }
@@ -50,6 +53,11 @@ impl Activation {
 pub(super) const MOMENTUM: f64 = 0.1;
 /// torchvision's floor under the variance.
 pub(super) const EPSILON: f64 = 1e-5;
+
+/// A running statistic after a batch whose statistic is `value`.
+pub(crate) fn moved(before: f32, value: f64) -> f32 {
+    ((1.0 - MOMENTUM) * f64::from(before) + MOMENTUM * value) as f32
+}
 
 /// The values of a float32 parameter or statistic of `channels` channels.
 pub(super) fn per_channel(parameter: &Tensor, channels: usize) -> Vec<f32> {

@@ -34,9 +34,12 @@ pub(super) fn forward<T: Element>(
     let weight = per_channel(norm.weight, partition.channels);
     let bias = per_channel(norm.bias, partition.channels);
     let statistics = match stats {
-        BatchStats::Batch => {
+        BatchStats::Batch | BatchStats::Recorded => {
             let statistics = Statistics::of::<T>(elements(&rows), &partition);
-            statistics.move_running(norm, &partition);
+            match stats {
+                BatchStats::Recorded => statistics.record(norm, &partition),
+                _ => statistics.move_running(norm, &partition),
+            }
             statistics
         }
         BatchStats::Running => Statistics::running(norm, &partition),

@@ -21,6 +21,7 @@ mod operation;
 mod partition;
 mod statistics;
 
+pub(super) use batch_norm::moved;
 pub use batch_norm::{Activation, BatchNorm, BatchStats};
 pub use operation::{Normalised, normalise};
 

@@ -40,7 +40,7 @@ pub fn normalise(
     let ours = x.device() == Device::Cpu
         && x.dim() == 4
         && x.numel() > 0
-        && (stats == BatchStats::Batch || keep == Keep::Output);
+        && (stats != BatchStats::Running || keep == Keep::Output);
     let _kernel = profile::kernel(Kernel::Normalisation, 0.0);
     match x.kind() {
         Kind::Float if ours => fused::<f32>(x, norm, residual, activation, stats, keep),
@@ -60,16 +60,27 @@ pub(super) fn by_libtorch(
     activation: Activation,
     stats: BatchStats,
 ) -> Tensor {
+    // The moving averages of all momentum are the batch's statistics themselves.
+    let recorded = (stats == BatchStats::Recorded)
+        .then(|| [norm.running_mean, norm.running_var].map(|running| running.to_kind(Kind::Float)));
+    let (running_mean, running_var, momentum) = match &recorded {
+        Some([mean, var]) => (mean, var, 1.0),
+        None => (norm.running_mean, norm.running_var, MOMENTUM),
+    };
     let mut y = x.batch_norm(
         Some(norm.weight),
         Some(norm.bias),
-        Some(norm.running_mean),
-        Some(norm.running_var),
-        stats == BatchStats::Batch,
-        MOMENTUM,
+        Some(running_mean),
+        Some(running_var),
+        stats != BatchStats::Running,
+        momentum,
         EPSILON,
         true,
     );
+    if let Some([mean, var]) = &recorded {
+        norm.running_mean.shallow_clone().copy_(mean);
+        norm.running_var.shallow_clone().copy_(var);
+    }
     // In place: autograd needs batch norm's input and ReLU's output, never what lies between.
     if let Some(residual) = residual {
         y += residual;

@@ -5,7 +5,7 @@ use std::iter::zip;
 use tch::Tensor;
 
 use super::affine::Affine;
-use super::batch_norm::{BatchNorm, EPSILON, MOMENTUM, per_channel};
+use super::batch_norm::{BatchNorm, EPSILON, moved, per_channel};
 use super::kernels;
 use super::partition::Partition;
 use crate::memory::{Element, elements_mut};
@@ -85,19 +85,37 @@ impl Statistics {
 
     /// Moves the running statistics towards these.
     pub(super) fn move_running(&self, norm: &BatchNorm<'_>, partition: &Partition) {
+        for (running, values) in self.of_running(norm, partition) {
+            let mut running = running.shallow_clone();
+            for (running, value) in zip(elements_mut::<f32>(&mut running), values) {
+                *running = moved(*running, value);
+            }
+        }
+    }
+
+    /// Makes the running statistics, in float64, these.
+    pub(super) fn record(&self, norm: &BatchNorm<'_>, partition: &Partition) {
+        for (running, values) in self.of_running(norm, partition) {
+            running.shallow_clone().copy_(&Tensor::from_slice(&values));
+        }
+    }
+
+    /// The running means and variances, each with what this batch has in their place.
+    fn of_running<'a>(
+        &self,
+        norm: &BatchNorm<'a>,
+        partition: &Partition,
+    ) -> [(&'a Tensor, Vec<f64>); 2] {
         let n = partition.rows as f64;
         // The variance of a single row is unknown rather than infinite: its 0 stays.
         let unbiased = n / (n - 1.0).max(1.0);
-        let move_to = |running: &Tensor, value: &dyn Fn(&Channel) -> f64| {
-            let mut running = running.shallow_clone();
+        let mean = |channel: &Channel| f64::from(channel.centre) + channel.remainder;
+        let means = self.0.iter().map(mean).collect();
+        let variances = self.0.iter().map(|channel| channel.variance * unbiased).collect();
+        for running in [norm.running_mean, norm.running_var] {
             assert_eq!(running.numel(), partition.channels, "one running statistic per channel");
-            for (running, channel) in zip(elements_mut::<f32>(&mut running), &self.0) {
-                let before = f64::from(*running);
-                *running = ((1.0 - MOMENTUM) * before + MOMENTUM * value(channel)) as f32;
-            }
-        };
-        move_to(norm.running_mean, &|channel| f64::from(channel.centre) + channel.remainder);
-        move_to(norm.running_var, &|channel| channel.variance * unbiased);
+        }
+        [(norm.running_mean, means), (norm.running_var, variances)]
     }
 
     /// From an input to its normalised, scaled and shifted value.

@@ -5,3 +5,4 @@
 
 mod faiss;
 mod lloyd;
+mod processes;

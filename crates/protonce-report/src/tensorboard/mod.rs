@@ -60,12 +60,17 @@ impl TensorBoard {
                 images_per_second,
                 seconds,
                 waited,
+                communicated,
                 ..
             } => {
                 let mut values = scalars("train", measures);
                 values.push(scalar("train/learning_rate", *learning_rate));
                 values.push(scalar("speed/images_per_second", *images_per_second));
                 values.push(scalar("speed/waiting_percent", 100.0 * waited / seconds));
+                if let Some(communicated) = communicated {
+                    let share = 100.0 * communicated / seconds;
+                    values.push(scalar("speed/communicating_percent", share));
+                }
                 (done(*epoch, *step), values)
             }
             Event::Epoch { epoch, measures, .. } => {
@@ -101,7 +106,10 @@ impl TensorBoard {
                 values.extend(self.prototypes(*epoch)?);
                 (done(*epoch, 1), values)
             }
-            Event::Loader { .. } | Event::Skipped { .. } | Event::Checkpoint { .. } => {
+            Event::Loader { .. }
+            | Event::World { .. }
+            | Event::Skipped { .. }
+            | Event::Checkpoint { .. } => {
                 return Ok(());
             }
         };

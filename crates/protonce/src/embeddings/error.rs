@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::tensors::TensorError;
+use crate::world::WorldError;
 use protonce_images::views::LoaderError;
 
 /// Why embeddings cannot be written.
@@ -13,6 +14,9 @@ pub enum EmbeddingsError {
     /// The images.
     #[error(transparent)]
     Loader(#[from] LoaderError),
+    /// The processes that share the work.
+    #[error(transparent)]
+    World(#[from] WorldError),
     /// A name with none of the known endings.
     #[error(
         "{0} is of no known format: expected a name that ends in .npy, .safetensors, .parquet or .csv"

@@ -11,6 +11,8 @@ use protonce_images::views::{Batch, Crops, Loader, LoaderError, LoaderOptions, V
 use protonce_run::{Config, Interval};
 use tch::Device;
 
+use crate::world::World;
+
 /// The batches of an epoch.
 pub(super) struct Batches {
     loader: Loader,
@@ -47,11 +49,12 @@ impl Batches {
         self.loader.next().transpose()
     }
 
-    /// Takes a batch back after its step: counts its images and reuses its memory.
-    pub(super) fn recycle(&mut self, batch: Batch) {
+    /// Takes a batch back after its step, which was one of `images` in all processes: counts these and
+    /// reuses its memory.
+    pub(super) fn recycle(&mut self, batch: Batch, images: usize) {
         // A single image was not trained on.
-        if batch.indices.len() > 1 {
-            self.images += batch.indices.len();
+        if images > 1 {
+            self.images += images;
         }
         self.loader.recycle(batch);
     }
@@ -81,6 +84,15 @@ impl Batches {
         self.logged = now;
         interval
     }
+}
+
+/// The stretch of `images` that this process of `world` looks at when all share them: whole batches, so that
+/// every image is in the same batch in whichever process it is.
+pub(super) fn part<'a>(images: &'a [usize], config: &Config, world: &World) -> &'a [usize] {
+    let batches = images.len().div_ceil(config.batch_size);
+    let bound =
+        |process: usize| (batches * process / world.size() * config.batch_size).min(images.len());
+    &images[bound(world.rank())..bound(world.rank() + 1)]
 }
 
 /// Centre crops of `images` as `views` has them, in order, in batches as large as training's.

@@ -9,6 +9,7 @@ use crate::prototypes::PrototypeError;
 use crate::tensors::TensorError;
 use crate::transfer::TransferError;
 use crate::weights::WeightsError;
+use crate::world::WorldError;
 use protonce_encoder::EncoderError;
 
 /// What can stop a run.
@@ -50,6 +51,9 @@ pub enum PretrainError {
     /// The evaluation.
     #[error(transparent)]
     Transfer(#[from] TransferError),
+    /// The processes that train together.
+    #[error(transparent)]
+    World(#[from] WorldError),
     /// Nothing to tell apart.
     #[error("{data} has one image: contrastive learning tells images apart and needs at least two")]
     OneImage {

@@ -14,11 +14,12 @@ use protonce_kmeans::{
 use protonce_run::{Event, Hierarchy, Progress, Task};
 use tch::{Kind, Tensor};
 
-use super::batches::evaluation_loader;
+use super::batches::{evaluation_loader, part};
 use super::error::PretrainError;
 use super::run::{CurrentPrototypes, Run};
-use crate::prototypes::{Points, Prototypes, effective_rank, spread};
+use crate::prototypes::{Points, Prototypes, effective_rank as of_rank, spread as of_spread};
 use crate::tensors::{Writable, values};
+use crate::world::floats;
 use protonce_encoder::{Output, extract};
 
 /// A spread below which embeddings tell images no longer apart.
@@ -29,11 +30,13 @@ const SETTLED: usize = 500;
 
 /// An embedding per image, and which images have one.
 struct Embeddings {
-    /// float32 [all images, dim], zeros where an image cannot be read.
+    /// Those of this process: float32 [its images, dim].
     rows: Tensor,
-    /// The images that have one, ascending.
+    /// The images of all processes that have one, ascending: process 0 has the first of them.
     images: Vec<i64>,
-    /// How many of these are keys of the epoch before.
+    /// How many images each process has.
+    lengths: Vec<usize>,
+    /// How many of all are keys of the epoch before.
     reused: usize,
 }
 
@@ -44,7 +47,7 @@ impl Run<'_, '_> {
         // The finished encoder is shown as it is, not as it was.
         let finished = epoch == self.config.epochs;
         let bank = if finished { None } else { self.trainer.bank.as_ref().map(Tensor::copy) };
-        let Embeddings { rows, images, reused } = self.embeddings(bank, epoch)?;
+        let Embeddings { rows, images, lengths, reused } = self.embeddings(bank, epoch)?;
         let embedding_seconds = embedding_start.elapsed().as_secs_f64();
 
         let clustering_start = Instant::now();
@@ -52,9 +55,12 @@ impl Run<'_, '_> {
             temperature: self.config.temperature,
             smoothing: self.config.smoothing,
         };
-        let readable = Tensor::from_slice(&images).to_device(self.device);
-        let embeddings = rows.index_select(0, &readable);
-        let (effective_rank, spread) = (effective_rank(&embeddings), spread(&embeddings));
+        // The first process measures and writes down what all have.
+        let (mut effective_rank, mut spread) = (f64::NAN, f64::NAN);
+        if let Some(all) = self.trainer.world.rows_in_first(&rows, &lengths)? {
+            (effective_rank, spread) = (of_rank(&all), of_spread(&all));
+            self.save_embeddings(&all, &images)?;
+        }
         let steps = epoch * self.config.steps_per_epoch(self.dataset.len());
         if spread < COLLAPSED && steps >= SETTLED {
             (self.observer)(Progress::Warning(&format!(
@@ -62,7 +68,9 @@ impl Run<'_, '_> {
                  a lower --lr or --head mlp-bn may help"
             )));
         }
-        let points = Points::from_tensor(&embeddings, Metric::Euclidean)?;
+        let first: usize = lengths[..self.trainer.world.rank()].iter().sum();
+        let points = Points::from_tensor(&rows, Metric::Euclidean);
+        let points = points.map_err(|error| error.counted_from(first))?;
         let before = self.prototypes.assignments_of(&images)?;
         let clusters = self.config.clusters.counts(images.len());
         let clusterings = self.cluster(&points, &clusters, &before)?;
@@ -82,7 +90,6 @@ impl Run<'_, '_> {
             prototypes.push(Prototypes::new(clustering, &concentration, &images, all, device));
         }
         self.save_prototypes(epoch, &prototypes)?;
-        self.folder.save_embeddings(Writable::new(&rows)?)?;
         self.event(Event::Expectation {
             epoch,
             images: images.len(),
@@ -119,7 +126,11 @@ impl Run<'_, '_> {
                 let (done, total) = (done_before * total + done, counts.len() * total);
                 observer(Progress::Task { task: Task::Clustering, done, total });
             };
-            let options = KMeans { seed: m as u64, threads: config.threads, ..KMeans::default() };
+            let options = KMeans {
+                seed: m as u64,
+                threads: protonce_images::threads(config.threads),
+                ..KMeans::default()
+            };
             let count = usize::try_from(counts[m]).unwrap_or(0);
             let of_finer = finer.and_then(|m| clusterings[m].as_ref());
             let clustering = match of_finer.filter(|_| config.hierarchy == Hierarchy::Tree) {
@@ -135,8 +146,9 @@ impl Run<'_, '_> {
         Ok(clusterings.into_iter().flatten().collect())
     }
 
-    /// Embeddings of all images, seen in the size that they have in `epoch`; those that `bank` [all images, dim] has are taken from it, and only
-    /// the images that it lacks are looked at.
+    /// Embeddings of all images, seen in the size that they have in `epoch`, of which each process has a
+    /// part; those that `bank` [all images, dim] has are taken from it, and only the images that it lacks
+    /// are looked at.
     fn embeddings(
         &mut self,
         bank: Option<Tensor>,
@@ -150,29 +162,75 @@ impl Run<'_, '_> {
         let missing: Vec<usize> = (0..count)
             .filter(|index| !known[*index] && !self.unreadable.contains_key(index))
             .collect();
-        let size = [count as i64, self.config.encoder.dim];
-        let mut rows = bank.unwrap_or_else(|| Tensor::zeros(size, (Kind::Float, self.device)));
-        let mut images: Vec<i64> =
-            (0..count as i64).filter(|&index| known[index as usize]).collect();
-        let reused = images.len();
-        if !missing.is_empty() {
+        let world = self.trainer.world.clone();
+        let own = part(&missing, self.config, &world);
+        let dim = self.config.encoder.dim;
+        let mut rows = Tensor::zeros([0, dim], (Kind::Float, self.device));
+        let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+        if !own.is_empty() {
             let total = missing.len();
             let views = self.config.views_of(epoch);
             let mut loader =
-                evaluation_loader(&self.dataset, &missing, views, self.config, self.device)?;
+                evaluation_loader(&self.dataset, own, views, self.config, self.device)?;
             let observer = &mut *self.observer;
             let embedded = extract(
                 &self.trainer.pair.momentum_encoder,
                 &mut loader,
                 Output::Embeddings,
-                &mut |done| observer(Progress::Task { task: Task::Embedding, done, total }),
+                // All processes take about as long.
+                &mut |done| {
+                    let done = done * total / own.len();
+                    observer(Progress::Task { task: Task::Embedding, done, total });
+                },
             )?;
-            self.note_unreadable(&embedded.unreadable)?;
-            let found = Tensor::from_slice(&embedded.images).to_device(self.device);
-            rows = rows.index_copy(0, &found, &embedded.rows);
-            images.extend(embedded.images);
-            images.sort_unstable();
+            (found, unreadable) = (embedded.images, embedded.unreadable);
+            if !found.is_empty() {
+                rows = embedded.rows;
+            }
         }
-        Ok(Embeddings { rows, images, reused })
+        if world.size() > 1 {
+            unreadable = world.gather_words(&unreadable)?.concat();
+        }
+        let of_all = world.gather_values(&found)?;
+        let lengths: Vec<usize> = of_all.iter().map(Vec::len).collect();
+        let found = of_all.concat();
+        self.note_unreadable(&unreadable)?;
+        let Some(bank) = bank else {
+            return Ok(Embeddings { rows, images: found, lengths, reused: 0 });
+        };
+
+        // Every process has the bank; what it lacks, each has looked at a part of.
+        let mut images: Vec<i64> =
+            (0..count as i64).filter(|&index| known[index as usize]).collect();
+        let reused = images.len();
+        let on_device = |numbers: &[i64]| Tensor::from_slice(numbers).to_device(self.device);
+        if !found.is_empty() {
+            if world.size() > 1 {
+                let widths: Vec<usize> = lengths.iter().map(|rows| rows * dim as usize).collect();
+                let all = world.gather_known(&floats(&rows)?, &widths)?;
+                rows = Tensor::from_slice(&all).view([-1, dim]).to_device(self.device);
+            }
+            let bank_rows = bank.index_copy(0, &on_device(&found), &rows);
+            images.extend(found);
+            images.sort_unstable();
+            rows = bank_rows;
+        } else {
+            rows = bank;
+        }
+        let bound = |process: usize| images.len() * process / world.size();
+        let lengths = (0..world.size()).map(|n| bound(n + 1) - bound(n)).collect();
+        let own = bound(world.rank())..bound(world.rank() + 1);
+        let rows = rows.index_select(0, &on_device(&images[own]));
+        Ok(Embeddings { rows, images, lengths, reused })
+    }
+
+    /// Writes the embeddings that the newest prototypes are made of: `rows` are those of `images`, and images
+    /// that cannot be read have zeros.
+    fn save_embeddings(&self, rows: &Tensor, images: &[i64]) -> Result<(), PretrainError> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let size = [self.dataset.len() as i64, self.config.encoder.dim];
+        let all = Tensor::zeros(size, (Kind::Float, rows.device()));
+        let all = all.index_copy(0, &Tensor::from_slice(images).to_device(rows.device()), rows);
+        Ok(folder.save_embeddings(Writable::new(&all)?)?)
     }
 }

@@ -7,8 +7,10 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
 use super::error::PretrainError;
+use super::groups::Groups;
 use super::loss_sums::LossSums;
 use super::setup::precision;
+use super::share::Share;
 use crate::contrast::{
     Contrast, Queue, decorrelation, info_nce, other_images, other_prototypes, proto_nce,
     sample_negatives,
@@ -16,7 +18,7 @@ use crate::contrast::{
 use crate::prototypes::Prototypes;
 use crate::tensors::NamedTensors;
 use crate::weights::Weights;
-use crate::world::World;
+use crate::world::{World, WorldError, floats};
 use protonce_encoder::convolution::ConvPlan;
 use protonce_encoder::profile::{self, Part};
 use protonce_encoder::{MomentumPair, Sgd, upload};
@@ -80,8 +82,13 @@ impl Trainer {
                 *tensor = given.to_device(self.device);
             }
         }
-        self.pair.encoder.parameters_mut().load(&tensors)?;
-        Ok(self.pair.momentum_encoder.parameters_mut().load(&tensors)?)
+        self.begin_with(&tensors)
+    }
+
+    /// Lets both encoders begin with `tensors`, which are all of theirs.
+    pub(super) fn begin_with(&mut self, tensors: &NamedTensors) -> Result<(), PretrainError> {
+        self.pair.encoder.parameters_mut().load(tensors)?;
+        Ok(self.pair.momentum_encoder.parameters_mut().load(tensors)?)
     }
 
     /// Computes convolutions by the algorithms of `conv_plan` from now on.
@@ -91,15 +98,23 @@ impl Trainer {
         self.pair.momentum_encoder.set_conv_plan(conv_plan);
     }
 
-    /// One step on one batch (PCL, Algorithm 1, lines 7 to 14).
+    /// What the processes have of `batch`, of which each has loaded a part.
+    pub(super) fn share(&self, batch: &Batch) -> Result<Share, WorldError> {
+        Share::of(batch, &self.world)
+    }
+
+    /// One step on one batch (PCL, Algorithm 1, lines 7 to 14), of which this process has loaded `batch`.
     pub(super) fn step(
         &mut self,
         batch: &Batch,
+        share: &Share,
         granularities: &[Prototypes],
         position: Position,
-    ) -> LossSums {
-        let config = &self.config;
-        let (count, size, splits) = (batch.indices.len(), batch.image_size, config.bn_splits);
+    ) -> Result<LossSums, WorldError> {
+        let config = self.config.clone();
+        let images = &share.images;
+        let (count, size) = (images.len(), batch.image_size);
+        let groups = Groups::of(count, config.bn_splits, self.world.size());
         let (epoch, step) = (position.epoch as u64, position.step as u64);
         let random = |purpose| generator(config.seed, purpose);
 
@@ -107,11 +122,10 @@ impl Trainer {
         self.pair.ema_update(config.momentum(position));
         let mut order: Vec<i64> = (0..count as i64).collect();
         order.shuffle(&mut random(Purpose::KeyOrder { epoch, step }));
-        let keys = self.pair.keys(&batch.views[1], size, splits, &order);
+        let keys = self.keys(&batch.views[1], size, share, &groups, &order)?;
 
         // What the queries are contrasted with, the queue as it was before this batch's keys.
-        let images: Vec<i64> = batch.indices.iter().map(|&index| index as i64).collect();
-        let targets = self.targets(&keys, &images, granularities, &|granularity| {
+        let targets = self.targets(&keys, images, granularities, &|granularity| {
             random(Purpose::Negatives { epoch, step, granularity })
         });
 
@@ -119,22 +133,20 @@ impl Trainer {
 
         // The gradient is the mean of those of the query views, which are seen one after the other.
         let mut gradient = None::<Tensor>;
+        let loss = |trainer: &Trainer, queries: &Tensor| {
+            trainer.losses(queries, &targets, granularities, weight)
+        };
         for local in &batch.local_views {
-            let queries = self.pair.queries(local, batch.local_size, splits);
-            let losses = self.losses(&queries, &targets, granularities, weight);
-            let of_view = self.pair.encoder.parameters().gradient(&losses.total);
+            let (_, of_view) = self.view(local, batch.local_size, share, &groups, &loss)?;
             gradient = Some(gradient.map_or(of_view.shallow_clone(), |sum| sum + of_view));
         }
-        let queries = self.pair.queries(&batch.views[0], size, splits);
-        let losses = self.losses(&queries, &targets, granularities, weight);
-        let of_view = self.pair.encoder.parameters().gradient(&losses.total);
+        let (losses, of_view) = self.view(&batch.views[0], size, share, &groups, &loss)?;
         let gradient = match gradient {
             Some(sum) => (sum + of_view) / (1 + batch.local_views.len()) as f64,
             None => of_view,
         };
 
         // Gradient descent with momentum and weight decay on all of θ.
-        let gradient = self.world.all_reduce_mean(gradient);
         let sgd = Sgd {
             learning_rate: config.learning_rate(position),
             momentum: config.sgd_momentum,
@@ -143,13 +155,11 @@ impl Trainer {
         let trained = self.trained..;
         self.pair.encoder.parameters_mut().sgd_step(trained, &self.velocity, &gradient, sgd);
 
-        let keys = self.world.all_gather(targets.keys);
-        let images = self.world.all_gather(targets.images);
         if let Some(bank) = &mut self.bank {
-            let _ = bank.index_copy_(0, &images, &keys);
+            let _ = bank.index_copy_(0, &targets.images, &keys);
         }
-        self.queue.enqueue(&keys, &images);
-        LossSums::of(
+        self.queue.enqueue(&keys, &targets.images);
+        Ok(LossSums::of(
             count,
             [
                 Some(losses.total),
@@ -159,7 +169,100 @@ impl Trainer {
                 losses.prototype_accuracy,
             ],
             self.device,
-        )
+        ))
+    }
+
+    /// The keys of a batch's key views, in the batch's order: [batch, dim]. `order` is that in which images
+    /// go into groups.
+    fn keys(
+        &mut self,
+        pixels: &[f32],
+        size: usize,
+        share: &Share,
+        groups: &Groups,
+        order: &[i64],
+    ) -> Result<Tensor, WorldError> {
+        if self.world.size() == 1 {
+            return Ok(self.pair.keys(pixels, size, self.config.bn_splits, order));
+        }
+        let _guard = tch::no_grad_guard();
+        let width = size * size * 3;
+        let pixels = share.pixels(pixels, width, groups, Some(order), &self.world)?;
+        let lengths = self.own_lengths(groups);
+        let (keys, statistics) = self.pair.key_groups(&pixels, size, &lengths);
+        let keys = self.gather_rows(&keys, groups)?;
+        let statistics = self.gather_statistics(statistics, groups)?;
+        self.pair.momentum_encoder.parameters_mut().move_statistics(&statistics);
+        // Back from the order of the groups.
+        let order = upload(order, self.device);
+        Ok(keys.index_select(0, &order.argsort(0, false)))
+    }
+
+    /// The loss of one query view and its gradient, laid out as θ. `pixels` are those of the images that this
+    /// process has; `losses` is the loss of queries [batch, dim].
+    ///
+    /// Every process computes the loss of the whole batch, and from its gradient goes on with the queries of
+    /// its own groups.
+    fn view(
+        &mut self,
+        pixels: &[f32],
+        size: usize,
+        share: &Share,
+        groups: &Groups,
+        losses: &dyn Fn(&Trainer, &Tensor) -> Losses,
+    ) -> Result<(Losses, Tensor), WorldError> {
+        if self.world.size() == 1 {
+            let queries = self.pair.queries(pixels, size, self.config.bn_splits);
+            let losses = losses(self, &queries);
+            let gradient = self.pair.encoder.parameters().gradient(&losses.total);
+            return Ok((losses, gradient));
+        }
+        let pixels = share.pixels(pixels, size * size * 3, groups, None, &self.world)?;
+        let lengths = self.own_lengths(groups);
+        let (own, statistics) = self.pair.query_groups(&pixels, size, &lengths);
+        let queries = self.gather_rows(&own, groups)?.set_requires_grad(true);
+        let statistics = self.gather_statistics(statistics, groups)?;
+        self.pair.encoder.parameters_mut().move_statistics(&statistics);
+
+        let losses = losses(self, &queries);
+        let of_queries = Tensor::run_backward(&[&losses.total], &[&queries], false, false);
+        let parameters = self.pair.encoder.parameters();
+        let of_groups: Vec<Tensor> = own
+            .iter()
+            .zip(groups.of_process(self.world.rank()))
+            .map(|(own, images)| {
+                let (start, length) = (images.start as i64, images.len() as i64);
+                parameters.gradient_from(own, &of_queries[0].narrow(0, start, length))
+            })
+            .collect();
+        let gradient = self.world.sum(&of_groups, &groups.counts(), parameters.theta())?;
+        Ok((losses, gradient))
+    }
+
+    /// The images of each group of this process.
+    fn own_lengths(&self, groups: &Groups) -> Vec<i64> {
+        let own = groups.of_process(self.world.rank()).iter();
+        own.map(|images| images.len() as i64).collect()
+    }
+
+    /// The rows of all groups, of which each process has its own: float32 [batch, dim], without a graph.
+    fn gather_rows(&self, own: &[Tensor], groups: &Groups) -> Result<Tensor, WorldError> {
+        let dim = self.config.encoder.dim as usize;
+        let mut rows = Vec::new();
+        for group in own {
+            rows.extend(floats(group)?);
+        }
+        let lengths: Vec<usize> =
+            (0..self.world.size()).map(|process| groups.images_of(process).len() * dim).collect();
+        let rows = self.world.gather_known(&rows, &lengths)?;
+        Ok(upload(&rows, self.device).view([-1, dim as i64]))
+    }
+
+    /// The batch statistics of all groups, of which each process has its own.
+    fn gather_statistics(&self, own: Vec<f64>, groups: &Groups) -> Result<Vec<f64>, WorldError> {
+        let all = self.pair.encoder.parameters().statistics_length();
+        let lengths: Vec<usize> = groups.counts().iter().map(|count| count * all).collect();
+        self.world.gather_known(&own, &lengths)
     }
 
     /// What the queries of `images` [batch] are pulled to and pushed from, whichever view they are of;

@@ -12,12 +12,14 @@ mod batches;
 mod conv_plan;
 mod error;
 mod expectation;
+mod groups;
 mod loss_sums;
 mod maximization;
 pub mod measure;
 pub mod pace;
 mod run;
 mod setup;
+mod share;
 mod stored_prototypes;
 mod validation;
 
@@ -28,7 +30,7 @@ use run::Run;
 pub use setup::{Setup, Start};
 
 /// What is asked of a run between two steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Request {
     /// To go on.
     GoOn,
@@ -74,14 +76,15 @@ pub fn pretrain(
         let steps = batches.steps();
         while let Some(batch) = batches.next()? {
             let position = Position { epoch, step: run.step, steps };
-            run.note_unreadable(&batch.unreadable)?;
+            let share = run.trainer.share(&batch)?;
+            run.note_unreadable(&share.unreadable)?;
             // One image alone has nothing to be told apart from in its batch.
-            if batch.indices.len() > 1 {
+            if share.images.len() > 1 {
                 let prototypes = run.prototypes.granularities();
-                let losses = run.trainer.step(&batch, prototypes, position);
+                let losses = run.trainer.step(&batch, &share, prototypes, position)?;
                 run.since_log += &losses;
             }
-            batches.recycle(batch);
+            batches.recycle(batch, share.images.len());
             run.step += 1;
             run.progress(Task::Training, run.step, steps);
             let ended = run.step == steps;
@@ -89,7 +92,7 @@ pub fn pretrain(
                 run.log(position, &mut batches)?;
             }
             // A checkpoint in the middle of an epoch, which leaves no trace in what follows.
-            let asked = if ended { Request::GoOn } else { request() };
+            let asked = if ended { Request::GoOn } else { run.agreed(request())? };
             if asked != Request::GoOn || !ended && run.save_is_due() {
                 run.save(Some(&batches), true)?;
             }
@@ -103,7 +106,7 @@ pub fn pretrain(
         if finished || done.is_multiple_of(config.eval_every) {
             run.validate()?;
         }
-        let asked = if finished { Request::GoOn } else { request() };
+        let asked = if finished { Request::GoOn } else { run.agreed(request())? };
         let regular = finished || done.is_multiple_of(config.save_every);
         if regular || asked != Request::GoOn || run.save_is_due() {
             run.save(None, !regular)?;

@@ -72,7 +72,8 @@ impl Pace {
                 let batch = batch?;
                 let position = Position { epoch: 0, step: 0, steps: 1 };
                 if batch.indices.len() > 1 {
-                    let _ = trainer.step(&batch, &prototypes, position).values();
+                    let share = trainer.share(&batch)?;
+                    let _ = trainer.step(&batch, &share, &prototypes, position)?.values();
                 }
                 loader.recycle(batch);
                 ends.push(start.elapsed());
@@ -94,6 +95,17 @@ impl Pace {
             }
         }
         Ok(Pace { steps, embedding, clustering, evaluation: labelled as f64 * embedding })
+    }
+
+    /// What the same costs several `processes` that share it.
+    pub fn among(self, processes: usize) -> Pace {
+        let share = |seconds: f64| seconds / processes as f64;
+        Pace {
+            steps: self.steps.into_iter().map(|(side, seconds)| (side, share(seconds))).collect(),
+            embedding: share(self.embedding),
+            clustering: share(self.clustering),
+            evaluation: share(self.evaluation),
+        }
     }
 
     /// Seconds of a step with views of `side` pixels.

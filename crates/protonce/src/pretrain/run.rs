@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protonce_images::data::Dataset;
 use protonce_images::views::{Crops, Loader, LoaderOptions, Unreadable};
@@ -13,23 +13,27 @@ use protonce_run::{
 };
 use tch::{Device, Tensor};
 
+use super::Request;
 use super::batches::Batches;
 use super::error::PretrainError;
+use super::groups::Groups;
 use super::loss_sums::LossSums;
 use super::maximization::Trainer;
 use super::setup::{Setup, Start, check_sizes, choose_conv_plan};
-use super::stored_prototypes::{from_file, to_file};
+use super::stored_prototypes::{from_file, from_tensors, to_file, to_tensors};
 use super::validation::Validation;
 use crate::prototypes::Prototypes;
 use crate::tensors::{TensorError, Writable, read_all, values};
 use crate::weights::Weights;
+use protonce_encoder::convolution::ConvPlan;
 
 /// A run in progress.
 pub(super) struct Run<'a, 'b> {
     pub(super) config: &'a Config,
     pub(super) device: Device,
     pub(super) dataset: Arc<Dataset>,
-    pub(super) folder: RunFolder,
+    /// Where what happens is written; in the first process only.
+    pub(super) folder: Option<RunFolder>,
     pub(super) trainer: Trainer,
     pub(super) observer: &'a mut Observer<'b>,
     /// Epochs completed.
@@ -48,6 +52,8 @@ pub(super) struct Run<'a, 'b> {
     resumed: (Interval, Interval),
     /// When the last checkpoint was made, or the run was opened.
     saved: Instant,
+    /// Time spent on messages to other processes when a line was last written.
+    communicated: Duration,
     /// What the images are called, as one number.
     fingerprint: String,
     validation: Option<Validation>,
@@ -98,27 +104,43 @@ impl<'a, 'b> Run<'a, 'b> {
             observer(Progress::Warning(remark));
         }
         let fingerprint = dataset.fingerprint();
-        let mut trainer = Trainer::new(config, dataset.len(), device, world);
-        let (opened, conv_plan) = match start {
-            Start::Fresh => {
+        let mut trainer = Trainer::new(config, dataset.len(), device, world.clone());
+        let mut opened = None;
+        let conv_plan =
+            world.first_says("convolutions", || -> Result<ConvPlan, PretrainError> {
+                if start == Start::Resume {
+                    let found = opened.insert(RunFolder::resume(out)?);
+                    return Ok(found.folder.conv_plan()?);
+                }
                 RunFolder::vacant(out)?;
                 if !config.init.is_empty() {
                     trainer.start_from(&Weights::read(Path::new(&config.init))?)?;
                 }
                 let plan = choose_conv_plan(config, &trainer.pair.encoder, device, observer);
-                (RunFolder::create(out, config, &plan)?, plan)
+                opened = Some(RunFolder::create(out, config, &plan)?);
+                Ok(plan)
+            })?;
+        let (mut folder, mut checkpoint) = (None, None);
+        if let Some(Opened { folder: found, checkpoint: last, remarks }) = opened {
+            for remark in &remarks {
+                observer(Progress::Warning(remark));
             }
-            Start::Resume => {
-                let opened = RunFolder::resume(out)?;
-                let plan = opened.folder.conv_plan()?;
-                (opened, plan)
-            }
-        };
-        let Opened { folder, checkpoint, remarks } = opened;
-        for remark in &remarks {
-            observer(Progress::Warning(remark));
+            (folder, checkpoint) = (Some(found), last);
         }
         trainer.set_conv_plan(conv_plan);
+        let state = world.first_says("checkpoint", || {
+            Ok::<_, PretrainError>(checkpoint.as_ref().map(|found| found.state.clone()))
+        })?;
+        world.agree(&[
+            ("version of protonce", env!("CARGO_PKG_VERSION").to_owned()),
+            ("set of images (names or labels)", fingerprint.clone()),
+            ("number of parameters", trainer.pair.encoder.parameters().theta().numel().to_string()),
+            ("precision", format!("{:?}", trainer.pair.encoder.precision())),
+        ])?;
+        if start == Start::Fresh && !config.init.is_empty() {
+            let own = trainer.pair.encoder.parameters().named_tensors();
+            trainer.begin_with(&world.tensors_of_first(Some(own))?)?;
+        }
         let mut run = Run {
             trainer,
             config,
@@ -134,13 +156,18 @@ impl<'a, 'b> Run<'a, 'b> {
             epoch_sums: LossSums::zero(device),
             resumed: Default::default(),
             saved: Instant::now(),
+            communicated: Duration::ZERO,
             fingerprint,
             validation,
         };
-        if let Some(checkpoint) = checkpoint {
-            let encoder = read_all(&mut checkpoint.encoder()?)?;
-            let training = read_all(&mut checkpoint.training()?)?;
-            let state = checkpoint.state;
+        if let Some(state) = state {
+            let (mut encoder, mut training) = (None, None);
+            if let Some(checkpoint) = checkpoint {
+                encoder = Some(read_all(&mut checkpoint.encoder()?)?);
+                training = Some(read_all(&mut checkpoint.training()?)?);
+            }
+            let encoder = world.tensors_of_first(encoder)?;
+            let training = world.tensors_of_first(training)?;
             if state.data_fingerprint != run.fingerprint {
                 let data = run.dataset.argument().to_owned();
                 return Err(PretrainError::OtherData { data });
@@ -154,8 +181,16 @@ impl<'a, 'b> Run<'a, 'b> {
             run.unreadable = state.unreadable.into_iter().map(|bad| (bad.index, bad)).collect();
             run.prototypes = run.stored_prototypes()?;
         }
-        if start == Start::Resume {
-            run.folder.write_settings(config)?;
+        if let Some(folder) = run.folder.as_ref().filter(|_| start == Start::Resume) {
+            folder.write_settings(config)?;
+        }
+        if world.size() > 1 {
+            run.event(Event::World {
+                processes: world.size(),
+                groups: config.bn_splits as usize,
+                threads: usize::try_from(tch::get_num_threads()).unwrap_or(0),
+                backend: world.backend().to_owned(),
+            })?;
         }
         Ok(run)
     }
@@ -172,19 +207,23 @@ impl<'a, 'b> Run<'a, 'b> {
     pub(super) fn batches(&mut self, epoch: usize) -> Result<Batches, PretrainError> {
         let order = order(self.config, self.dataset.len(), self.dataset.bytes(), epoch);
         let batches = protonce_images::batches(&order, self.config.batch_size);
-        let readable = |batch: &Vec<usize>| {
+        let (rank, size) = (self.trainer.world.rank(), self.trainer.world.size());
+        let own = |batch: &Vec<usize>| {
             let kept = batch.iter().filter(|index| !self.unreadable.contains_key(index));
-            kept.copied().collect()
+            let kept: Vec<usize> = kept.copied().collect();
+            // Of several processes, each loads the images of its groups.
+            kept[Groups::of(kept.len(), self.config.bn_splits, size).images_of(rank)].to_vec()
         };
         let config = self.config.views_of(epoch);
         let views = config.pretraining_views();
         let options = LoaderOptions {
             views: config,
-            batches: batches[self.step..].iter().map(readable).collect(),
+            batches: batches[self.step..].iter().map(own).collect(),
             crops: Crops::Random { seed: self.config.seed, epoch: epoch as u64, views },
             threads: self.config.view_threads(self.device.is_cuda()),
         };
         let loader = Loader::new(self.dataset.clone(), options)?;
+        self.communicated = self.trainer.world.communicated().unwrap_or_default();
         let (before, logged) = std::mem::take(&mut self.resumed);
         Ok(Batches::new(loader, batches.len(), before, logged))
     }
@@ -226,6 +265,10 @@ impl<'a, 'b> Run<'a, 'b> {
         let Some(measures) = self.since_log.measures() else { return Ok(()) };
         self.check_finite(&measures)?;
         let interval = batches.since_log();
+        let communicated = self.trainer.world.communicated().map(|all| {
+            let before = std::mem::replace(&mut self.communicated, all);
+            (all - before).as_secs_f64()
+        });
         self.event(Event::Step {
             epoch,
             step: self.step,
@@ -236,6 +279,7 @@ impl<'a, 'b> Run<'a, 'b> {
             seconds: interval.seconds,
             images_per_second: interval.images as f64 / interval.seconds,
             waited: interval.waited,
+            communicated,
         })?;
         self.epoch_sums += &std::mem::replace(&mut self.since_log, LossSums::zero(self.device));
         Ok(())
@@ -246,7 +290,8 @@ impl<'a, 'b> Run<'a, 'b> {
         match measures.loss.is_finite() {
             true => Ok(()),
             false => {
-                let (epoch, step, last) = (self.epoch, self.step, self.folder.last());
+                let (epoch, step, last) =
+                    (self.epoch, self.step, self.folder.as_ref().and_then(RunFolder::last));
                 Err(PretrainError::NotFinite { epoch, step, last })
             }
         }
@@ -289,27 +334,44 @@ impl<'a, 'b> Run<'a, 'b> {
         if (self.epoch, self.step) != (0, 0) {
             return Ok(());
         }
-        let encoder = &self.trainer.pair.encoder;
-        let floors = validation.floors(encoder, self.device, self.config, self.observer)?;
+        let (encoder, world) = (&self.trainer.pair.encoder, &self.trainer.world);
+        let floors = validation.floors(encoder, self.device, self.config, world, self.observer)?;
         let chance = validation.chance;
-        self.event(Event::Floors { floors, chance })
+        match floors {
+            Some(floors) => self.event(Event::Floors { floors, chance }),
+            None => Ok(()),
+        }
     }
 
     /// Weighted kNN on backbone features, when labelled images were given.
     pub(super) fn validate(&mut self) -> Result<(), PretrainError> {
         let Some(validation) = &self.validation else { return Ok(()) };
         let start = Instant::now();
-        let encoder = &self.trainer.pair.encoder;
-        let knn = validation.knn(encoder, self.device, self.config, self.observer)?;
+        let (encoder, world) = (&self.trainer.pair.encoder, &self.trainer.world);
+        let knn = validation.knn(encoder, self.device, self.config, world, self.observer)?;
         let chance = validation.chance;
         let seconds = start.elapsed().as_secs_f64();
-        self.event(Event::Evaluation { epoch: self.epoch, knn, chance, seconds })
+        match knn {
+            Some(knn) => self.event(Event::Evaluation { epoch: self.epoch, knn, chance, seconds }),
+            None => Ok(()),
+        }
+    }
+
+    /// What any process was asked for, where they were asked for different things the most.
+    pub(super) fn agreed(&self, request: Request) -> Result<Request, PretrainError> {
+        let asked = |other: Request| self.trainer.world.any(request >= other);
+        Ok(match (asked(Request::Stop)?, asked(Request::Save)?) {
+            (true, _) => Request::Stop,
+            (false, true) => Request::Save,
+            (false, false) => Request::GoOn,
+        })
     }
 
     /// Whether the last checkpoint is so old that another one is due, wherever the run stands.
     pub(super) fn save_is_due(&self) -> bool {
         let minutes = self.config.save_minutes;
-        minutes > 0.0 && self.saved.elapsed().as_secs_f64() >= 60.0 * minutes
+        let writes = self.folder.is_some();
+        writes && minutes > 0.0 && self.saved.elapsed().as_secs_f64() >= 60.0 * minutes
     }
 
     /// Writes a checkpoint of where the run stands: at the end of an epoch, or in the middle of one after
@@ -319,13 +381,19 @@ impl<'a, 'b> Run<'a, 'b> {
         batches: Option<&Batches>,
         passing: bool,
     ) -> Result<(), PretrainError> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let path = folder.checkpoint_path(self.epoch, self.step);
         // A diverged run is none to go on from, and what is not logged is not known to be finite.
         if let Some(measures) = self.since_log.measures() {
             self.check_finite(&measures)?;
         }
-        let path = self.folder.checkpoint_path(self.epoch, self.step);
         // The line first: the checkpoint knows how long the file of events was.
         self.event(Event::Checkpoint { epoch: self.epoch, step: self.step, path })?;
+        // Before another E-step they only serve for comparison with its own, unless that begins with them.
+        let needed =
+            batches.is_some() || self.config.warm_start || !self.expectation_is_due(self.epoch);
+        let prototypes = self.prototypes.epoch.filter(|_| needed);
+        let Some(folder) = &mut self.folder else { return Ok(()) };
         let state = CheckpointState {
             epoch: self.epoch,
             step: self.step,
@@ -336,18 +404,14 @@ impl<'a, 'b> Run<'a, 'b> {
             unlogged_sums: self.since_log.values(),
             epoch_so_far: batches.map(Batches::so_far).unwrap_or_default(),
             epoch_logged: batches.map(Batches::logged).unwrap_or_default(),
-            events: self.folder.events_length(),
+            events: folder.events_length(),
             data_fingerprint: self.fingerprint.clone(),
             encoder: self.config.encoder.clone(),
             views: self.config.views.clone(),
         };
         let (encoder, training) = self.trainer.named_tensors();
         let (encoder, training) = (Writable::all(&encoder)?, Writable::all(&training)?);
-        // Before another E-step they only serve for comparison with its own, unless that begins with them.
-        let needed =
-            batches.is_some() || self.config.warm_start || !self.expectation_is_due(self.epoch);
-        let prototypes = self.prototypes.epoch.filter(|_| needed);
-        self.folder.save(&state, &encoder, &training, prototypes, self.config.keep)?;
+        folder.save(&state, &encoder, &training, prototypes, self.config.keep)?;
         self.saved = Instant::now();
         Ok(())
     }
@@ -358,7 +422,10 @@ impl<'a, 'b> Run<'a, 'b> {
         epoch: usize,
         granularities: &[Prototypes],
     ) -> Result<(), PretrainError> {
-        Ok(self.folder.save_prototypes(epoch, &to_file(granularities)?)?)
+        match &self.folder {
+            Some(folder) => Ok(folder.save_prototypes(epoch, &to_file(granularities)?)?),
+            None => Ok(()),
+        }
     }
 
     /// The prototypes of the newest E-step that was done before where the run stands.
@@ -370,19 +437,26 @@ impl<'a, 'b> Run<'a, 'b> {
             _ => wanted,
         };
         let Some(newest) = newest else { return Ok(CurrentPrototypes::none()) };
-        match self.folder.read_prototypes(newest) {
-            Ok(stored) => Ok(CurrentPrototypes::of(newest, from_file(&stored, self.device))),
+        let read = self.folder.as_ref().map(|folder| folder.read_prototypes(newest));
+        let stored = match read.transpose() {
             Err(error) if wanted == Some(newest) && self.epoch < self.config.epochs => {
-                Err(error.into())
+                return Err(error.into());
             }
+            Ok(stored) => stored.map(|stored| to_tensors(&from_file(&stored, self.device))),
             // No step needs them: they would only serve for comparison with the next E-step's.
-            Err(_) if !self.config.warm_start => Ok(CurrentPrototypes::none()),
-            Err(error) => Err(error.into()),
+            Err(error) if self.config.warm_start => return Err(error.into()),
+            Err(_) => None,
+        };
+        match from_tensors(self.trainer.world.tensors_of_first(stored)?, self.device) {
+            granularities if granularities.is_empty() => Ok(CurrentPrototypes::none()),
+            granularities => Ok(CurrentPrototypes::of(newest, granularities)),
         }
     }
 
+    /// Writes down and tells what has happened; of several processes, the first one does.
     pub(super) fn event(&mut self, event: Event) -> Result<(), PretrainError> {
-        self.folder.record(&event)?;
+        let Some(folder) = &mut self.folder else { return Ok(()) };
+        folder.record(&event)?;
         (self.observer)(Progress::Event(&event));
         Ok(())
     }

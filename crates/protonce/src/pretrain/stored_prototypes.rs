@@ -4,7 +4,7 @@ use protonce_run::Granularity;
 use tch::{Device, Tensor};
 
 use crate::prototypes::Prototypes;
-use crate::tensors::{TensorError, values};
+use crate::tensors::{NamedTensors, TensorError, values};
 
 /// What the run folder keeps of each granularity.
 ///
@@ -33,4 +33,30 @@ pub(super) fn from_file(granularities: &[Granularity], device: Device) -> Vec<Pr
         }
     };
     granularities.iter().map(restored).collect()
+}
+
+/// The tensors of each granularity, for another process.
+pub(super) fn to_tensors(granularities: &[Prototypes]) -> NamedTensors {
+    let tensors = |granularity: &Prototypes| {
+        [
+            ("assignment", granularity.assignment.shallow_clone()),
+            ("prototypes", granularity.prototypes.shallow_clone()),
+            ("concentration", granularity.concentration.shallow_clone()),
+        ]
+    };
+    let all = granularities.iter().flat_map(tensors);
+    all.map(|(name, tensor)| (name.to_owned(), tensor)).collect()
+}
+
+/// What [`to_tensors`] took apart.
+pub(super) fn from_tensors(tensors: NamedTensors, device: Device) -> Vec<Prototypes> {
+    let mut tensors = tensors.into_iter().map(|(_, tensor)| tensor);
+    std::iter::from_fn(|| {
+        Some(Prototypes {
+            assignment: tensors.next()?,
+            prototypes: tensors.next()?.to_device(device),
+            concentration: tensors.next()?.to_device(device),
+        })
+    })
+    .collect()
 }

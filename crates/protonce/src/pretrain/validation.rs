@@ -9,11 +9,12 @@ use protonce_images::views::Loader;
 use protonce_run::{Config, Floor, Observer, Progress, Task};
 use tch::{Device, Tensor};
 
-use super::batches::evaluation_loader;
+use super::batches::{evaluation_loader, part};
 use super::error::PretrainError;
 use crate::transfer::{
     Knn, TransferError, TrivialFeatures, common_labels, knn_accuracy, trivial_floors,
 };
+use crate::world::World;
 use protonce_encoder::{Encoder, Output, extract};
 
 /// The labelled images of the kNN evaluation.
@@ -61,7 +62,8 @@ impl Validation {
         [&self.train, &self.test].into_iter().flat_map(|part| part.dataset.remarks())
     }
 
-    /// What `encoder` as the run begins with it, an untrained one and trivial features come to.
+    /// What `encoder` as the run begins with it, an untrained one and trivial features come to: known in the
+    /// first process of `world`.
     ///
     /// # Errors
     /// When the images cannot be loaded.
@@ -70,29 +72,34 @@ impl Validation {
         encoder: &Encoder,
         device: Device,
         config: &Config,
+        world: &World,
         observer: &mut Observer,
-    ) -> Result<Vec<Floor>, PretrainError> {
-        let mut floor = |name: &str, encoder: &Encoder| -> Result<Floor, PretrainError> {
-            let knn = self.knn(encoder, device, config, observer)?;
-            Ok(Floor { name: name.to_owned(), knn })
-        };
+    ) -> Result<Option<Vec<Floor>>, PretrainError> {
         let mut floors = Vec::new();
+        let mut measure = |name: &str, encoder: &Encoder| -> Result<(), PretrainError> {
+            let knn = self.knn(encoder, device, config, world, observer)?;
+            floors.extend(knn.map(|knn| Floor { name: name.to_owned(), knn }));
+            Ok(())
+        };
         if config.init.is_empty() {
-            floors.push(floor("untrained network", encoder)?);
+            measure("untrained network", encoder)?;
         } else {
-            floors.push(floor("the weights it starts from", encoder)?);
+            measure("the weights it starts from", encoder)?;
             let untrained = Encoder::new(&config.encoder, encoder.precision(), device, config.seed);
-            floors.push(floor("untrained network", &untrained)?);
+            measure("untrained network", &untrained)?;
+        }
+        if !world.is_first() {
+            return Ok(None);
         }
         let classes = self.train.dataset.classes().len() as i64;
         let train = self.train.trivial_features(config)?;
         let test = self.test.trivial_features(config)?;
         let [train, test] = [&train, &test].map(|(features, labels)| (features, labels));
         floors.extend(trivial_floors(&Knn::default(), train, test, classes));
-        Ok(floors)
+        Ok(Some(floors))
     }
 
-    /// Top-1 accuracy in percent by number of neighbours.
+    /// Top-1 accuracy in percent by number of neighbours: known in the first process of `world`.
     ///
     /// # Errors
     /// When features cannot be computed.
@@ -101,36 +108,50 @@ impl Validation {
         encoder: &Encoder,
         device: Device,
         config: &Config,
+        world: &World,
         observer: &mut Observer,
-    ) -> Result<BTreeMap<i64, f64>, PretrainError> {
+    ) -> Result<Option<BTreeMap<i64, f64>>, PretrainError> {
         let classes = self.train.dataset.classes().len() as i64;
-        let (bank, bank_labels) = self.train.features(encoder, device, config, observer)?;
-        let (queries, query_labels) = self.test.features(encoder, device, config, observer)?;
+        let train = self.train.features(encoder, device, config, world, observer)?;
+        let test = self.test.features(encoder, device, config, world, observer)?;
+        let Some(((bank, bank_labels), (queries, query_labels))) = train.zip(test) else {
+            return Ok(None);
+        };
         let accuracies = knn_accuracy(
             &Knn::default(),
             (&bank, &bank_labels),
             (&queries, &query_labels),
             classes,
         );
-        Ok(accuracies.into_iter().map(|accuracy| (accuracy.k, accuracy.top1)).collect())
+        let accuracies = accuracies.into_iter().map(|accuracy| (accuracy.k, accuracy.top1));
+        Ok(Some(accuracies.collect()))
     }
 }
 
 impl Labelled {
-    /// Features float32 [readable images, width] and labels int64 [readable images].
+    /// Features float32 [readable images, width] and labels int64 [readable images], in the first process;
+    /// each computes a part of them.
     fn features(
         &self,
         encoder: &Encoder,
         device: Device,
         config: &Config,
+        world: &World,
         observer: &mut Observer,
-    ) -> Result<(Tensor, Tensor), PretrainError> {
-        let total = self.dataset.len();
-        let mut loader = self.loader(config, device)?;
+    ) -> Result<Option<(Tensor, Tensor)>, PretrainError> {
+        let images: Vec<usize> = (0..self.dataset.len()).collect();
+        let own = part(&images, config, world);
+        let mut loader =
+            evaluation_loader(&self.dataset, own, config.views.clone(), config, device)?;
         let extracted = extract(encoder, &mut loader, Output::Features, &mut |done| {
+            let (done, total) = (done * images.len() / own.len(), images.len());
             observer(Progress::Task { task: Task::Features, done, total });
         })?;
-        Ok((extracted.rows, self.labels_of(&extracted.images).to_device(device)))
+        let found = world.gather_values(&extracted.images)?;
+        let lengths: Vec<usize> = found.iter().map(Vec::len).collect();
+        let rows = world.rows_in_first(&extracted.rows, &lengths)?;
+        let labels = self.labels_of(&found.concat()).to_device(device);
+        Ok(rows.map(|rows| (rows.to_device(device), labels)))
     }
 
     /// Trivial features of the readable images, and their labels.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use protonce_kmeans::{Assignment, Effort, KMeansError, Metric, Points, Sums, Threads};
+use protonce_kmeans::{Assignment, Effort, KMeansError, Members, Metric, Points, Threads};
 use tch::{Device, Kind, Tensor};
 
 /// Points that are fit to be clustered, on any device of libtorch.
@@ -71,6 +71,12 @@ impl Points for DevicePoints {
         DevicePoints { rows: self.rows.index_select(0, &chosen), metric: self.metric }
     }
 
+    fn like(&self, values: Vec<f32>) -> Self {
+        let dim = self.rows.size()[1];
+        let rows = Tensor::from_slice(&values).view([values.len() as i64 / dim, dim]);
+        DevicePoints { rows: rows.to_device(self.rows.device()), metric: self.metric }
+    }
+
     fn assign(
         &self,
         (): &mut (),
@@ -113,19 +119,22 @@ impl Points for DevicePoints {
         }
     }
 
-    fn sum(&self, nearest: &[u32], sums: &mut Sums, _: &Threads) {
-        let rows = &self.rows;
-        let clusters = sums.counts.len() as i64;
-        let nearest: Vec<i64> = nearest.iter().map(|&cluster| i64::from(cluster)).collect();
-        let nearest = Tensor::from_slice(&nearest).to_device(rows.device());
-        let totals = Tensor::zeros([clusters, rows.size()[1]], (Kind::Float, rows.device()));
+    fn sum(&self, members: &Members, clusters: &[u32], sums: &mut [f64], _: &Threads) {
+        let (rows, count) = (&self.rows, clusters.len() as i64);
+        let (mut of, mut chosen) = (Vec::new(), Vec::new());
+        for (number, &cluster) in (0i64..).zip(clusters) {
+            of.resize(of.len() + members.of(cluster).len(), number);
+            chosen.extend(members.of(cluster).iter().map(|&row| i64::from(row)));
+        }
+        let [of, chosen] =
+            [of, chosen].map(|numbers| Tensor::from_slice(&numbers).to_device(rows.device()));
+        let totals = Tensor::zeros([count, rows.size()[1]], (Kind::Float, rows.device()));
         // Sorted before they are added, unlike by `index_add`: the same bits every time.
-        let totals = totals.index_put(&[Some(&nearest)], rows, true);
-        let counts = nearest.bincount(None::<&Tensor>, clusters);
-        for (tensor, values) in [(totals, &mut sums.totals), (counts, &mut sums.counts)] {
-            let tensor = tensor.to_device(Device::Cpu).to_kind(Kind::Double);
-            let length = values.len();
-            tensor.copy_data(values, length);
+        let totals = totals.index_put(&[Some(&of)], &rows.index_select(0, &chosen), true);
+        let mut added = vec![0f64; sums.len()];
+        totals.to_device(Device::Cpu).to_kind(Kind::Double).copy_data(&mut added, sums.len());
+        for (sum, added) in sums.iter_mut().zip(added) {
+            *sum += added;
         }
     }
 }

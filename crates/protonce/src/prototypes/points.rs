@@ -54,6 +54,17 @@ pub enum PrototypeError {
     KMeans(KMeansError),
 }
 
+impl PrototypeError {
+    /// The same of rows that are numbered from `first` on.
+    pub fn counted_from(self, first: usize) -> PrototypeError {
+        match self {
+            PrototypeError::NotFinite { row } => PrototypeError::NotFinite { row: first + row },
+            PrototypeError::Zero { row } => PrototypeError::Zero { row: first + row },
+            other => other,
+        }
+    }
+}
+
 /// k-means speaks of points and of its interface; here they are embeddings of images.
 impl From<KMeansError> for PrototypeError {
     fn from(error: KMeansError) -> PrototypeError {

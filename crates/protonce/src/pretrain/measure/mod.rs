@@ -87,23 +87,25 @@ pub fn measure_step(
     let prototypes = random_prototypes(config, dataset.len(), device);
     let total = 2 * (warmup + timed);
     let mut number = 0;
-    let mut step = |trainer: &mut Trainer, batch: &Batch| {
-        let sums =
-            trainer.step(batch, &prototypes, Position { epoch: 0, step: number, steps: total });
+    let mut step = |trainer: &mut Trainer, batch: &Batch| -> Result<(), PretrainError> {
+        let position = Position { epoch: 0, step: number, steps: total };
+        let sums = trainer.step(batch, &trainer.share(batch)?, &prototypes, position)?;
         // Waits for the device.
         let _ = sums.values();
         number += 1;
         observer(Progress::Task { task: Task::Training, done: number, total });
+        Ok(())
     };
 
     let (views, batch) = views_alone(config, dataset, device, warmup + timed)?;
     for _ in 0..warmup {
-        step(&mut trainer, &batch);
+        step(&mut trainer, &batch)?;
     }
     let mut alone: Vec<(f64, BTreeMap<Part, PartTime>)> = Vec::new();
     for _ in 0..timed {
         let start = Instant::now();
-        let ((), parts) = profile::record(device, || step(&mut trainer, &batch));
+        let (done, parts) = profile::record(device, || step(&mut trainer, &batch));
+        done?;
         alone.push((start.elapsed().as_secs_f64(), parts));
     }
     alone.sort_by(|one, other| one.0.total_cmp(&other.0));
@@ -117,7 +119,7 @@ pub fn measure_step(
         }
         let Some(batch) = loader.next() else { break };
         let batch = batch?;
-        step(&mut trainer, &batch);
+        step(&mut trainer, &batch)?;
         loader.recycle(batch);
     }
     let training = start.elapsed().as_secs_f64() / timed as f64;
