@@ -72,6 +72,8 @@ pub struct Checkpoint {
     folder: PathBuf,
     /// Where the run stands.
     pub state: CheckpointState,
+    /// Whether its files were compared with their checksums.
+    verified: bool,
 }
 
 impl Checkpoint {
@@ -83,7 +85,7 @@ impl Checkpoint {
         let file = folder.join(STATE);
         let text = fs::read(&file).map_err(read_error(&file))?;
         let state = serde_json::from_slice(&text).map_err(read_error(&file))?;
-        Ok(Checkpoint { folder: folder.to_owned(), state })
+        Ok(Checkpoint { folder: folder.to_owned(), state, verified: false })
     }
 
     /// The checkpoint in `folder`, once all that a run needs to go on from there is found whole.
@@ -96,7 +98,7 @@ impl Checkpoint {
         open(&folder.join(ENCODER))?;
         open(&folder.join(TRAINING))?;
         checksums::check_all(folder, &[ENCODER, TRAINING, STATE])?;
-        Ok(checkpoint)
+        Ok(Checkpoint { verified: true, ..checkpoint })
     }
 
     /// The folder of the checkpoint that `path` stands for: the checkpoint itself, or a run or its
@@ -122,8 +124,7 @@ impl Checkpoint {
     /// # Errors
     /// When the file is missing or damaged.
     pub fn encoder(&self) -> Result<TensorFile, RunError> {
-        checksums::check(&self.folder, &[ENCODER])?;
-        open(&self.folder.join(ENCODER))
+        self.tensors(ENCODER)
     }
 
     /// Momentum encoder, optimiser and queue.
@@ -131,8 +132,14 @@ impl Checkpoint {
     /// # Errors
     /// When the file is missing or damaged.
     pub fn training(&self) -> Result<TensorFile, RunError> {
-        checksums::check(&self.folder, &[TRAINING])?;
-        open(&self.folder.join(TRAINING))
+        self.tensors(TRAINING)
+    }
+
+    fn tensors(&self, name: &str) -> Result<TensorFile, RunError> {
+        if !self.verified {
+            checksums::check(&self.folder, &[name])?;
+        }
+        open(&self.folder.join(name))
     }
 }
 

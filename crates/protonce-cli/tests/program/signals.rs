@@ -33,7 +33,10 @@ fn send(child: &Child, signal: i32) {
 fn at_a_step(mut command: Command, run: &Path) -> Child {
     let steps = || {
         let text = std::fs::read_to_string(run.join("events.jsonl")).unwrap_or_default();
-        text.lines().filter(|line| line.contains("\"event\":\"step\"")).map(str::to_owned).last()
+        text.lines()
+            .filter(|line| line.contains("\"event\":\"step\""))
+            .map(str::to_owned)
+            .next_back()
     };
     let before = steps();
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
