@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::c10d::{Card, Group, Joining};
 use super::error::WorldError;
 use super::launch::Launch;
+use super::{FAILURE, farewell};
 
 /// The most that processes wait for one another before all are there.
 const JOINING: Duration = Duration::from_secs(300);
@@ -45,7 +46,7 @@ pub(super) fn join(launch: &Launch, timeout: Duration) -> Result<Group, WorldErr
     };
     let group = Group::join(&described, joining).map_err(failed)?;
     let card = own_address(launch, &group, place, deadline)?;
-    wait_for_all(launch, &group, joining, deadline)?;
+    wait_for_all("here", launch, &group, joining, deadline)?;
     let named = std::env::var("GLOO_SOCKET_IFNAME").ok().filter(|name| !name.is_empty());
     let card = named.as_deref().map_or(Card::Address(&card), Card::Interface);
     group.connect(&card, timeout).map_err(|reason| {
@@ -53,8 +54,13 @@ pub(super) fn join(launch: &Launch, timeout: Duration) -> Result<Group, WorldErr
             Card::Address(address) => address,
             Card::Interface(name) => name,
         };
-        WorldError::Connect { address: address.to_owned(), reason }
+        let error = WorldError::Connect { address: address.to_owned(), reason };
+        // Without it the others still notice, though late and not why.
+        let _ = group.set(FAILURE, farewell(launch.rank, &error.to_string()).as_bytes());
+        error
     })?;
+    // Whoever leaves while another still connects would look to that one like a fault of the network.
+    wait_for_all("connected", launch, &group, joining, Instant::now() + joining)?;
     Ok(group)
 }
 
@@ -118,15 +124,16 @@ fn own_address(
     Ok(address.to_string())
 }
 
-/// Waits until every process has come to the store.
+/// Waits until every process has said in the store that it is `ready`.
 fn wait_for_all(
+    ready: &str,
     launch: &Launch,
     group: &Group,
     joining: Duration,
     deadline: Instant,
 ) -> Result<(), WorldError> {
-    let key = |rank: usize| format!("here/{rank}");
-    group.set(&key(launch.rank), b"here").map_err(WorldError::Lost)?;
+    let key = |rank: usize| format!("{ready}/{rank}");
+    group.set(&key(launch.rank), b"").map_err(WorldError::Lost)?;
     let mut missing: Vec<usize> = (0..launch.size).collect();
     loop {
         let mut still = Vec::new();
@@ -138,6 +145,10 @@ fn wait_for_all(
         missing = still;
         if missing.is_empty() {
             return Ok(());
+        }
+        if group.check(FAILURE).map_err(WorldError::Lost)? {
+            let sentence = group.get(FAILURE, LOOK).map_err(WorldError::Lost)?;
+            return Err(WorldError::Ended(String::from_utf8_lossy(&sentence).into_owned()));
         }
         if Instant::now() >= deadline {
             return Err(WorldError::Missing {

@@ -73,6 +73,11 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// Under which a process that ends with an error leaves why.
 const FAILURE: &str = "failure";
 
+/// What it leaves there.
+fn farewell(rank: usize, sentence: &str) -> String {
+    format!("process {rank} has ended: {sentence}")
+}
+
 /// Under which a process leaves that it knows of the failure.
 fn heard(rank: usize) -> String {
     format!("heard/{rank}")
@@ -245,10 +250,9 @@ impl World {
         let Some(others) = &self.others else { return };
         let group = &others.group;
         if !others.lost.load(Ordering::Relaxed) {
-            let text = format!("process {} has ended: {sentence}", self.rank);
             if matches!(group.check(FAILURE), Ok(false)) {
                 // Without it they still notice, though not why.
-                let _ = group.set(FAILURE, text.as_bytes());
+                let _ = group.set(FAILURE, farewell(self.rank, sentence).as_bytes());
             }
             let _ = group.set(&heard(self.rank), b"");
         }
