@@ -169,8 +169,10 @@ fn an_interrupt_of_any_process_saves_once_and_ends_all() {
         assert!(output.status.success(), "{}", stderr(&output));
     }
     let events = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
-    let saved = events.lines().map(|line| line.contains("\"event\":\"checkpoint\""));
-    assert!(saved.clone().filter(|saved| *saved).count() == 1 && saved.last() == Some(true));
+    let saved: Vec<bool> =
+        events.lines().map(|line| line.contains("\"event\":\"checkpoint\"")).collect();
+    assert_eq!(saved.iter().filter(|saved| **saved).count(), 1);
+    assert_eq!(saved.last(), Some(&true));
 }
 
 #[test]

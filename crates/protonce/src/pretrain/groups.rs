@@ -63,7 +63,9 @@ mod tests {
                 let sizes = alone.images.iter().map(Range::len);
                 let [least, most] = [sizes.clone().min(), sizes.max()].map(Option::unwrap);
                 assert!(most - least <= 1 && (least > 1 || alone.images.len() == 1));
-                for processes in (1..=splits as usize).filter(|n| splits as usize % n == 0) {
+                for processes in
+                    (1..=splits as usize).filter(|n| (splits as usize).is_multiple_of(*n))
+                {
                     let groups = Groups::of(count, splits, processes);
                     // The same groups, whoever has them.
                     assert_eq!(groups.images, alone.images);
