@@ -43,6 +43,8 @@ lint: fetch
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
+# Tests of the program wait for disks and for one another's signals: two for each core.
+test: export RUST_TEST_THREADS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 test: lint
 	cargo test --locked --workspace
 	$(MAKE) test-python EXTENSION=--workspace
