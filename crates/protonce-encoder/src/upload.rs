@@ -9,7 +9,7 @@ unsafe extern "C" {
     fn protonce_pinned(tensor: *const C_tensor, message: *mut Message) -> *mut C_tensor;
 }
 
-/// `values` on `device`: [values]. A GPU is not waited for: the work queued there goes on during the
+/// `values` on `device`: \[values\]. A GPU is not waited for: the work queued there goes on during the
 /// copy.
 ///
 /// # Panics
