@@ -8,7 +8,7 @@
 #   make wheel   the Python package as a file that pip installs, with the program inside: dist/*.whl
 #   make libtorch  find or fetch libtorch (the others call it)
 
-.PHONY: demo check test lint fetch bench libtorch build deny test-python wheel program
+.PHONY: demo check test lint fetch crates bench libtorch build deny test-python wheel program
 
 # Every crate but those that link libtorch.
 TORCH_FREE = --workspace --exclude protonce-encoder --exclude protonce --exclude protonce-cli
