@@ -35,7 +35,7 @@ fetch:
 	@$(MAKE) --no-print-directory -j4 libtorch crates $(CARGO_DENY) $(PYTHON_TOOLS)/installed
 
 crates:
-	@cargo fetch --locked
+	@cargo fetch --locked --target $$(rustc -vV | sed -n 's/^host: //p')
 
 lint: fetch
 	@$(MAKE) --no-print-directory deny
