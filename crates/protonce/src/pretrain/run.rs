@@ -359,12 +359,11 @@ impl<'a, 'b> Run<'a, 'b> {
 
     /// What any process was asked for, where they were asked for different things the most.
     pub(super) fn agreed(&self, request: Request) -> Result<Request, PretrainError> {
-        let asked = |other: Request| self.trainer.world.any(request >= other);
-        Ok(match (asked(Request::Stop)?, asked(Request::Save)?) {
-            (true, _) => Request::Stop,
-            (false, true) => Request::Save,
-            (false, false) => Request::GoOn,
-        })
+        let world = &self.trainer.world;
+        let asked = world.gather_known(&[request as u8], &vec![1; world.size()])?;
+        let by_weight = [Request::Stop, Request::Save];
+        let most = by_weight.into_iter().find(|&one| asked.contains(&(one as u8)));
+        Ok(most.unwrap_or(Request::GoOn))
     }
 
     /// Whether the last checkpoint is so old that another one is due, wherever the run stands.
