@@ -356,14 +356,6 @@ impl World {
             .collect()
     }
 
-    /// Whether any process says so.
-    ///
-    /// # Errors
-    /// When a process is gone.
-    pub fn any(&self, own: bool) -> Result<bool, WorldError> {
-        Ok(self.gather_known(&[u8::from(own)], &vec![1; self.size])?.contains(&1))
-    }
-
     /// The tensors of process 0 in every process: `own` there.
     ///
     /// # Errors

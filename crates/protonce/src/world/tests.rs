@@ -29,7 +29,7 @@ fn in_processes<R: Send>(size: usize, work: impl Fn(&World) -> R + Sync) -> Vec<
                     let world = World::join(&launch, Duration::from_secs(60)).unwrap();
                     let done = work(&world);
                     // The store ends with process 0.
-                    world.any(false).ok();
+                    world.gather_values(&[0u8]).ok();
                     done
                 })
             })
@@ -53,15 +53,11 @@ fn what_is_gathered_comes_in_the_order_of_the_processes() {
             let tensors = world.tensors_of_first(first).unwrap();
             assert_eq!(tensors[0].1, Tensor::from_slice(&[1i64, -2, 3]).view([3, 1]));
             assert_eq!((tensors[1].0.as_str(), tensors[1].1.size()), ("none", vec![0, 4]));
-            (
-                world.gather_values(&own).unwrap(),
-                world.gather_words(&words).unwrap(),
-                world.any(world.rank() == 1).unwrap(),
-            )
+            (world.gather_values(&own).unwrap(), world.gather_words(&words).unwrap())
         }) {
             let values: Vec<Vec<u32>> = (0..size as u32).map(|n| (0..n * 3).collect()).collect();
             let words: Vec<String> = (0..size).map(|n| format!("{n} says")).collect();
-            assert_eq!(gathered, (values, words, true));
+            assert_eq!(gathered, (values, words));
         }
     }
 }
@@ -151,7 +147,7 @@ fn what_differs_and_what_goes_wrong_is_said_in_every_process() {
             world.leave_with_error("disk full");
             return String::new();
         }
-        world.any(false).unwrap_err().to_string()
+        world.gather_values(&[0u8]).unwrap_err().to_string()
     });
     assert_eq!(said[0], "process 1 has ended: disk full");
 }
