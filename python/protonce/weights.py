@@ -33,7 +33,7 @@ def load(weights: Any, *, head: bool = False) -> torch.nn.Module:
         torchvision or as safetensors.
     head : bool
         Whether to keep the projection head as ``fc``; otherwise that is the identity, and features
-        of 512 or 2048 numbers come out.
+        of 512 or 2048 numbers come out; of fewer or more from a network of other than 64 base channels.
 
     Returns
     -------
@@ -56,12 +56,13 @@ def load(weights: Any, *, head: bool = False) -> torch.nn.Module:
 
     path = _file(Path(os.fspath(getattr(weights, "folder", weights))))
     state, views = _state(path)
-    arch, small = _architecture(path, state)
+    arch, channels, small = _architecture(path, state)
     with torch.device("meta"):
         model = getattr(torchvision.models, arch)(weights=None)
         if small:
             model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)
             model.maxpool = torch.nn.Identity()
+        _scale(model, channels)
         model.fc = _head(path, state) if head else torch.nn.Identity()
     if not head:
         state = {name: value for name, value in state.items() if not name.startswith("fc.")}
@@ -134,8 +135,8 @@ def _views_of_run(path: Path) -> dict[str, Any] | None:
     return {name: settings[name] for name in known if name in settings}
 
 
-def _architecture(path: Path, state: dict[str, Any]) -> tuple[str, bool]:
-    """Torchvision's name of the network, and whether it has the stem for small images."""
+def _architecture(path: Path, state: dict[str, Any]) -> tuple[str, int, bool]:
+    """Torchvision's name of the network, its base channels, and whether it has the stem for small images."""
     blocks = []
     for stage in range(1, 5):
         pattern = re.compile(rf"layer{stage}\.(\d+)\.")
@@ -144,10 +145,32 @@ def _architecture(path: Path, state: dict[str, Any]) -> tuple[str, bool]:
     arch = _ARCHITECTURES.get((tuple(blocks), "layer1.0.conv3.weight" in state))
     if arch is None or "conv1.weight" not in state:
         raise ValueError(f"{path} holds no ResNet under torchvision's names")
+    stem = state["conv1.weight"].shape
     if arch == "resnet50":
         width, inner = state["layer1.0.conv2.weight"].shape[:2]
-        arch = {(128, 128): "wide_resnet50_2", (128, 4): "resnext50_32x4d"}.get((width, inner), arch)
-    return arch, state["conv1.weight"].shape[-1] == 3
+        if width == 2 * stem[0]:
+            arch = "wide_resnet50_2" if inner == width else "resnext50_32x4d"
+    return arch, stem[0], stem[-1] == 3
+
+
+def _scale(model: torch.nn.Module, base_channels: int) -> None:
+    """Brings a network of 64 base channels on the meta device to as many as are asked for."""
+    from torch import nn
+
+    def scaled(channels: int) -> int:
+        return channels * base_channels // 64
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            # Not the three of an image.
+            if module.in_channels != 3:
+                module.in_channels = scaled(module.in_channels)
+            module.out_channels = scaled(module.out_channels)
+            inputs = module.in_channels // module.groups
+            shape = (module.out_channels, inputs, *module.kernel_size)
+            module.weight = nn.Parameter(module.weight.new_empty(shape))
+        elif isinstance(module, nn.BatchNorm2d):
+            module.__init__(scaled(module.num_features))
 
 
 def _head(path: Path, state: dict[str, Any]) -> torch.nn.Module:

@@ -272,6 +272,7 @@ def test_safetensors_are_read_with_numpy_alone(tmp_path):
 SMALL = dict(
     preset="small",
     arch="resnet18",
+    base_channels=32,
     image_size=8,
     batch_size=4,
     epochs=2,
@@ -312,8 +313,8 @@ def test_a_run_is_there_to_be_looked_at(trained, pictures):
 
 def test_features_are_those_of_the_loaded_network(trained, pictures, tmp_path):
     found = protonce.embed(trained, pictures)
-    assert found.rows.shape == (23, 512) and found.names[0] == "even/000.png"
-    assert found.labels.tolist() == [0] * 12 + [1] * 11 and np.asarray(found).shape == (23, 512)
+    assert found.rows.shape == (23, 256) and found.names[0] == "even/000.png"
+    assert found.labels.tolist() == [0] * 12 + [1] * 11 and np.asarray(found).shape == (23, 256)
     kept = protonce.embed(trained, pictures, out=tmp_path / "e.safetensors", output="embeddings")
     assert kept.rows.shape == (23, 128)
     with pytest.raises(ValueError, match="expected a file that ends in .safetensors"):

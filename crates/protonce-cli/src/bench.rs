@@ -90,7 +90,11 @@ fn step(arguments: &Step) -> anyhow::Result<()> {
     let encoder = &config.encoder;
     let mut text = format!(
         "{}, {} px, batch {}, {}, on {}\n",
-        encoder.arch, config.views.image_size, times.images, times.precision, times.processor
+        encoder.network(),
+        config.views.image_size,
+        times.images,
+        times.precision,
+        times.processor
     );
     text += &format!("\n{}\n", table(&times));
     text += &format!(

@@ -88,6 +88,7 @@ pub fn start(given: &Table) -> anyhow::Result<Option<Choice>> {
     let mut settings = Table::new();
     let mut set = |name: &str, value: Value| settings.insert(name.to_owned(), value);
     set("arch", encoder.arch.name().into());
+    set("base-channels", encoder.base_channels.into());
     set("stem", encoder.stem.name().into());
     if encoder.head != Head::None {
         set("head", encoder.head.name().into());

@@ -106,7 +106,7 @@ impl Display {
         };
         self.line(&format!(
             "{} with {} head at {} px, {} epochs of batch {}, {prototypes}, on {device:?}",
-            config.encoder.arch,
+            config.encoder.network(),
             config.encoder.head,
             config.views.image_size,
             config.epochs,

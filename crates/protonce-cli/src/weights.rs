@@ -167,7 +167,7 @@ fn in_words(weights: &Weights) -> String {
     format!(
         "{}, {} stem, {} head, {} dimensions, from {}\n\
          images of {} px (short side {} px first), mean {:?}, std {:?}",
-        encoder.arch,
+        encoder.network(),
         encoder.stem,
         encoder.head,
         encoder.dim,

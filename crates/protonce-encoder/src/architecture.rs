@@ -1,7 +1,7 @@
 //! What tells the architectures apart: the columns of ResNet's table of architectures, and the two
 //! numbers by which wide networks and ResNeXt differ from it.
 
-use protonce_run::Architecture;
+use protonce_run::{Architecture, EncoderConfig};
 
 /// The building block of a network (He et al. 2016, figure 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +23,15 @@ pub struct ResNetSpec {
     pub groups: i64,
     /// A bottleneck's inner channels per group in the first stage; torchvision's `width_per_group`.
     pub group_width: i64,
+    /// Channels of the stem, and of the first stage before any bottleneck widens them.
+    pub base_channels: i64,
 }
 
 impl ResNetSpec {
-    /// The row of `arch`.
-    pub fn of(arch: Architecture) -> ResNetSpec {
+    /// The row of `config.arch`, with as many channels as it asks for.
+    pub fn of(config: &EncoderConfig) -> ResNetSpec {
         use BlockKind::{Basic, Bottleneck};
-        let (depths, block, groups, group_width) = match arch {
+        let (depths, block, groups, group_width) = match config.arch {
             Architecture::ResNet18 => ([2, 2, 2, 2], Basic, 1, 64),
             Architecture::ResNet34 => ([3, 4, 6, 3], Basic, 1, 64),
             Architecture::ResNet50 => ([3, 4, 6, 3], Bottleneck, 1, 64),
@@ -38,12 +40,12 @@ impl ResNetSpec {
             Architecture::WideResNet50x2 => ([3, 4, 6, 3], Bottleneck, 1, 128),
             Architecture::ResNeXt50x32x4d => ([3, 4, 6, 3], Bottleneck, 32, 4),
         };
-        ResNetSpec { depths, block, groups, group_width }
+        ResNetSpec { depths, block, groups, group_width, base_channels: config.base_channels }
     }
 
     /// Channels within and behind a block of `stage`, which is 0 to 3.
     pub fn channels(&self, stage: usize) -> [i64; 2] {
-        let base = 64 << stage;
+        let base = self.base_channels << stage;
         match self.block {
             BlockKind::Basic => [base, base],
             BlockKind::Bottleneck => [(self.group_width * base / 64) * self.groups, 4 * base],
@@ -58,7 +60,13 @@ mod tests {
     #[test]
     fn the_last_stage_gives_features_of_the_width_that_settings_promise() {
         for arch in Architecture::ALL {
-            assert_eq!(ResNetSpec::of(arch).channels(3)[1], arch.width(), "{arch}");
+            for base_channels in [16, 64, 80] {
+                let config = EncoderConfig { arch, base_channels, ..Default::default() };
+                let spec = ResNetSpec::of(&config);
+                assert_eq!(spec.channels(3)[1], config.width(), "{arch}");
+                let [inner, _] = spec.channels(0);
+                assert!(inner > 0 && inner % spec.groups == 0, "{arch}");
+            }
         }
     }
 }

@@ -10,7 +10,7 @@
 //! use tch::{Device, Kind, Tensor};
 //!
 //! let (arch, stem, head) = (Architecture::ResNet18, Stem::Small, Head::Mlp);
-//! let config = EncoderConfig { arch, stem, head, dim: 128 };
+//! let config = EncoderConfig { arch, stem, head, dim: 128, ..Default::default() };
 //! let mut encoder = MomentumPair::new(&config, Precision::Float32, Device::Cpu, 0).encoder;
 //! let images = Tensor::randn([4, 3, 32, 32], (Kind::Float, Device::Cpu));
 //! let embeddings = encoder.embed(&images, BatchStats::Batch); // [4, 128]

@@ -29,8 +29,8 @@ pub(super) struct ResNet {
 
 impl ResNet {
     pub(super) fn declare(builder: &mut ParametersBuilder, config: &EncoderConfig) -> ResNet {
-        let spec = ResNetSpec::of(config.arch);
-        let mut channels = 64;
+        let spec = ResNetSpec::of(config);
+        let mut channels = spec.base_channels;
         let ([size, stride], max_pool) = match config.stem {
             Stem::ImageNet => ([7, 2], true),
             Stem::Small => ([3, 1], false),

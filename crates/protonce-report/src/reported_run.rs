@@ -51,7 +51,7 @@ impl ReportedRun {
                 Method::Pcl => "PCL",
                 Method::Moco => "MoCo",
             },
-            arch: self.config.encoder.arch.to_string(),
+            arch: self.config.encoder.network(),
             image_size: self.config.views.image_size,
             epochs: self.config.epochs,
             warmup_epochs: self.config.warmup_epochs,

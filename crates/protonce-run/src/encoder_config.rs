@@ -20,16 +20,6 @@ protonce_images::names! {
     }
 }
 
-impl Architecture {
-    /// Length of a feature.
-    pub fn width(self) -> i64 {
-        match self {
-            Architecture::ResNet18 | Architecture::ResNet34 => 512,
-            _ => 2048,
-        }
-    }
-}
-
 protonce_images::names! {
     /// What happens to the image before the first residual block.
     pub enum Stem: "stem" {
@@ -62,6 +52,13 @@ protonce_images::names! {
     }
 }
 
+/// Base channels of the published networks.
+const PUBLISHED: i64 = 64;
+
+fn published() -> i64 {
+    PUBLISHED
+}
+
 protonce_images::settings! {
     /// Everything that decides an encoder's shapes.
     #[derive(Eq)]
@@ -69,6 +66,12 @@ protonce_images::settings! {
         ["Encoder"]
         /// Encoder. resnet18 learns fastest on small images; the paper uses resnet50.
         arch: Architecture = Architecture::ResNet50;
+
+        /// Channels after the first layer, to which all others are in proportion. 64 is the networks as
+        /// published; 32 has a quarter of their weights and work, 128 is SimCLR's "2×".
+        #[serde(default = "published")]
+        base_channels: i64 = PUBLISHED, shown_as("N"),
+            expect("a multiple of 16, from 16 to 1024", |&n| n % 16 == 0 && (16..=1024).contains(&n));
 
         /// First layers: `small` (3×3, no pooling) keeps small images' detail and is chosen up to
         /// 64 px; `imagenet` costs a sixteenth.
@@ -80,5 +83,24 @@ protonce_images::settings! {
 
         /// Length of an embedding.
         dim: i64 = 128, shown_as("N"), positive();
+    }
+}
+
+impl EncoderConfig {
+    /// Length of a feature.
+    pub fn width(&self) -> i64 {
+        let last = match self.arch {
+            Architecture::ResNet18 | Architecture::ResNet34 => 8,
+            _ => 32,
+        };
+        last * self.base_channels
+    }
+
+    /// The network in words: its architecture, and its channels where they are not the published ones.
+    pub fn network(&self) -> String {
+        match self.base_channels {
+            PUBLISHED => self.arch.to_string(),
+            channels => format!("{} of {channels} base channels", self.arch),
+        }
     }
 }

@@ -28,7 +28,7 @@
 //! # use protonce::weights::{Card, Export, Target, export};
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let (arch, stem, head) = (Architecture::ResNet18, Stem::Small, Head::Mlp);
-//! # let encoder = EncoderConfig { arch, stem, head, dim: 128 };
+//! # let encoder = EncoderConfig { arch, stem, head, dim: 128, ..Default::default() };
 //! # let network = Encoder::new(&encoder, Precision::Float32, tch::Device::Cpu, 0);
 //! # let tensors = network.parameters().named_tensors();
 //! # let views = protonce_images::views::ViewConfig::v2(32);

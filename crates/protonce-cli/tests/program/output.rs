@@ -13,7 +13,7 @@ fn commands(data: &str, weights: &str) -> Vec<(Command, &'static str)> {
     vec![
         (protonce(&["data", "check", data]), "20 images, 20 readable"),
         (protonce(&["data", "check", data, "--json"]), "\"readable\":20"),
-        (protonce(&["weights", "show", weights]), "conv1.weight [64, 3, 7, 7]"),
+        (protonce(&["weights", "show", weights]), "conv1.weight [16, 3, 7, 7]"),
         (
             protonce(&["cluster", "--embeddings", &rows, "--clusters", "2", "--out", &out]),
             "2 clusters",

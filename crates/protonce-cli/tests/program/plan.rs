@@ -208,7 +208,8 @@ fn a_run_starts_from_a_checkpoint_of_the_published_scripts() {
     let data = folder.path().join("data");
     write_classes(&data, &["a", "b"], 10);
     let run = folder.path().join("run");
-    let options = ["--init", file.to_str().unwrap(), "--lr", "0", "--epochs", "1"];
+    let options =
+        ["--init", file.to_str().unwrap(), "--lr", "0", "--epochs", "1", "--base-channels", "64"];
     succeed(tiny_pretrain(data.to_str().unwrap(), &run, &options));
 
     let imported = folder.path().join("imported.safetensors");

@@ -83,12 +83,12 @@ fn resume_after_kill_is_bit_identical() {
     assert_eq!(events(&whole), events(&killed));
 }
 
-/// Has a command write no file beyond 10 MB, as on a disk that is nearly full: events and prototypes
+/// Has a command write no file beyond 1 MB, as on a disk that is nearly full: events and prototypes
 /// still fit, a checkpoint does not.
 #[cfg(unix)]
 fn nearly_full(command: &mut Command) {
     use std::os::unix::process::CommandExt;
-    let limit = libc::rlimit { rlim_cur: 10_000_000, rlim_max: 10_000_000 };
+    let limit = libc::rlimit { rlim_cur: 1_000_000, rlim_max: 1_000_000 };
     let limited = move || {
         // SAFETY: both calls take plain values and may be made between fork and exec. Ignored, the
         // signal leaves an error of the write, as a full disk does.

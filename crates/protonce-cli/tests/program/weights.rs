@@ -9,6 +9,9 @@ use protonce::weights::{Export, Target, Weights, export};
 use crate::images::{picture, write_classes};
 use crate::{protonce, refuse, stderr, stdout, succeed, tiny_pretrain};
 
+/// Networks as every tool has them.
+const PUBLISHED: &[&str] = &["--base-channels", "64"];
+
 /// A run, trained with whatever `more` adds.
 fn run_in(folder: &Path, more: &[&str]) -> (String, String) {
     let data = folder.join("data");
@@ -27,7 +30,7 @@ fn json(output: &std::process::Output) -> serde_json::Value {
 #[test]
 fn a_run_goes_out_with_a_card_and_means_the_same_wherever_weights_are_asked_for() {
     let folder = tempfile::tempdir().unwrap();
-    let (data, run) = run_in(folder.path(), &[]);
+    let (data, run) = run_in(folder.path(), PUBLISHED);
     let shown = json(&succeed(protonce(&["weights", "show", &run, "--json"])));
     for target in ["torchvision", "timm", "pcl", "safetensors", "detectron2", "onnx"] {
         let out = folder.path().join(format!("weights.{target}"));
@@ -77,7 +80,8 @@ fn a_run_goes_out_with_a_card_and_means_the_same_wherever_weights_are_asked_for(
 #[test]
 fn weights_that_diverged_are_refused_by_every_command_in_the_same_sentence() {
     let folder = tempfile::tempdir().unwrap();
-    let (data, run) = run_in(folder.path(), &["--method", "moco", "--epochs", "1"]);
+    let (data, run) =
+        run_in(folder.path(), &[PUBLISHED, &["--method", "moco", "--epochs", "1"]].concat());
     let out = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     for (target, value) in
         [(Target::Safetensors, f64::NAN), (Target::Pcl, f64::INFINITY), (Target::Timm, f64::NAN)]
@@ -111,7 +115,8 @@ fn weights_that_diverged_are_refused_by_every_command_in_the_same_sentence() {
 #[test]
 fn what_was_chosen_in_a_file_is_said_by_every_command_that_reads_it() {
     let folder = tempfile::tempdir().unwrap();
-    let (data, run) = run_in(folder.path(), &["--method", "moco", "--epochs", "1"]);
+    let (data, run) =
+        run_in(folder.path(), &[PUBLISHED, &["--method", "moco", "--epochs", "1"]].concat());
     let out = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     // The published layout, with the momentum encoder beside the query encoder.
     let file = out("weights.pth.tar");

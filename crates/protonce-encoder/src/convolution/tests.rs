@@ -47,7 +47,7 @@ fn check(shape: &ConvShape) {
 fn images_smaller_than_the_kernel_have_right_gradients_in_bf16() {
     tch::manual_seed(4);
     let (arch, stem) = (Architecture::ResNet18, Stem::ImageNet);
-    let config = EncoderConfig { arch, stem, head: Head::Mlp, dim: 128 };
+    let config = EncoderConfig { arch, stem, head: Head::Mlp, dim: 128, ..Default::default() };
     let encoder = Encoder::new(&config, Precision::BFloat16, Device::Cpu, 0);
     // The last stage sees images of one pixel.
     for shape in encoder.convolutions(8, 16).iter().filter(|shape| shape.height <= 2) {
@@ -63,7 +63,7 @@ fn all_algorithms_agree_on_the_convolutions_of_resnets() {
     for (arch, stem, side) in
         [(Architecture::ResNet18, Stem::Small, 32), (Architecture::ResNet50, Stem::ImageNet, 224)]
     {
-        let config = EncoderConfig { arch, stem, head: Head::Mlp, dim: 128 };
+        let config = EncoderConfig { arch, stem, head: Head::Mlp, dim: 128, ..Default::default() };
         let encoder = Encoder::new(&config, Precision::Float32, Device::Cpu, 0);
         let shapes = encoder.convolutions(1, side);
         assert!(shapes.len() >= 11, "{shapes:?}");

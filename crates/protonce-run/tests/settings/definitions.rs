@@ -15,7 +15,9 @@ fn another(setting: &Setting, value: &Value) -> Value {
     let smaller = |number: f64| if number == 0.0 { 0.5 } else { number * 0.75 };
     match (setting.kind, value) {
         (Kind::Flag, Value::Boolean(value)) => (!value).into(),
-        (Kind::Integer, Value::Integer(value)) => (value + 1).into(),
+        (Kind::Integer, Value::Integer(value)) => {
+            (value + if setting.name == "base-channels" { 16 } else { 1 }).into()
+        }
         (Kind::Number, Value::Float(value)) => smaller(*value).into(),
         (Kind::Text, Value::String(value)) => format!("{value} and more").into(),
         (Kind::Name, Value::String(value)) => {
@@ -79,6 +81,10 @@ fn a_name_that_a_setting_cannot_have_is_refused_with_those_it_can() {
 fn values_out_of_range_are_refused_with_what_was_expected() {
     for (line, sentence) in [
         ("epochs = 0", "\"epochs\" is 0: expected more than 0"),
+        (
+            "base-channels = 40",
+            "\"base-channels\" is 40: expected a multiple of 16, from 16 to 1024",
+        ),
         ("dim = 0", "\"dim\" is 0: expected more than 0"),
         ("queue = -1", "\"queue\" is -1: expected more than 0"),
         ("bn-splits = 0", "\"bn-splits\" is 0: expected more than 0"),
@@ -116,7 +122,8 @@ fn an_unknown_setting_is_refused_with_those_there_are() {
     let layers = [run().table().unwrap(), "learning-rate = 1".parse().unwrap()];
     let error = Config::resolve(layers).unwrap_err().to_string();
     assert!(
-        error.starts_with("unknown setting \"learning-rate\": expected one of arch, batch-size")
+        error
+            .starts_with("unknown setting \"learning-rate\": expected one of arch, base-channels,")
     );
     assert!(error.contains(" lr,"), "{error}");
 }

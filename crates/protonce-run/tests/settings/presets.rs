@@ -65,6 +65,7 @@ fn a_run_that_is_older_than_a_setting_goes_on_as_it_was() {
         "init",
         "freeze-stages",
         "save-minutes",
+        "base-channels",
     ];
     for name in later {
         assert!(old.remove(name).is_some(), "{name}");

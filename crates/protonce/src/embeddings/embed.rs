@@ -56,7 +56,7 @@ pub fn embed(
             Output::Embeddings => "embeddings".to_owned(),
         },
         width: match options.output {
-            Output::Features => weights.encoder.arch.width() as usize,
+            Output::Features => weights.encoder.width() as usize,
             Output::Embeddings => weights.encoder.dim as usize,
         },
         precision: format!("{:?}", encoder.precision()).to_lowercase(),

@@ -65,7 +65,8 @@ impl Trainer {
     /// shape too.
     pub(super) fn start_from(&mut self, weights: &Weights) -> Result<(), PretrainError> {
         let own = self.pair.encoder.config();
-        let shape = |config: &EncoderConfig| format!("{} with {} stem", config.arch, config.stem);
+        let shape =
+            |config: &EncoderConfig| format!("{} with {} stem", config.network(), config.stem);
         let (found, expected) = (shape(&weights.encoder), shape(own));
         if found != expected {
             return Err(PretrainError::OtherShape {

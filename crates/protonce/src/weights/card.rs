@@ -169,8 +169,9 @@ impl Card {
         let mut line = |text_line: &str| {
             let _ = writeln!(text, "{text_line}");
         };
-        let EncoderConfig { arch, stem, head, dim } = encoder;
-        line(&format!("# {arch}\n"));
+        let EncoderConfig { stem, head, dim, .. } = encoder;
+        let network = encoder.network();
+        line(&format!("# {network}\n"));
         let method = match self.method.as_deref() {
             Some("pcl") => "Prototypical Contrastive Learning (Li et al., ICLR 2021)",
             Some("moco") => "Momentum Contrast (He et al., CVPR 2020)",
@@ -178,7 +179,7 @@ impl Card {
             None => "not stated",
         };
         line(&format!("- method: {method}"));
-        line(&format!("- encoder: {arch}, {stem} stem, {head} head, {dim} dimensions"));
+        line(&format!("- encoder: {network}, {stem} stem, {head} head, {dim} dimensions"));
         line(&format!("- parameters: {parameters}"));
         line(&format!("- checksum: {checksum}"));
         line(&format!("- from: {}", self.origin));

@@ -43,7 +43,7 @@ pub(super) fn encoders(tensors: &[(String, Vec<i64>)]) -> Vec<Found<'_>> {
     let names: HashSet<&str> = tensors.iter().map(|(name, _)| &name[..]).collect();
     let has = |name: &str| names.contains(name);
     let mut found: Vec<Found> = Vec::new();
-    for (name, _) in tensors.iter().filter(|(_, shape)| matches!(shape[..], [64, 3, ..])) {
+    for (name, _) in tensors.iter().filter(|(_, shape)| matches!(shape[..], [_, 3, _, _])) {
         let begins = |ending: &str| {
             let prefix = name.strip_suffix(ending)?;
             (prefix.is_empty() || prefix.ends_with('.')).then_some(prefix)

@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn detectron2s_names_lead_back_to_torchvisions() {
         let (arch, stem, head) = (Architecture::ResNet50, Stem::ImageNet, Head::Mlp);
-        let config = EncoderConfig { arch, stem, head, dim: 16 };
+        let config = EncoderConfig { arch, stem, head, dim: 16, ..Default::default() };
         let encoder = Encoder::new(&config, Precision::Float32, Device::Cpu, 0);
         for (name, _) in encoder.parameters().named_tensors() {
             match detectron2_name(&name) {

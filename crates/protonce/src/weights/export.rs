@@ -53,7 +53,7 @@ pub fn export(
     let encoder = match options.head && options.target != Target::Detectron2 {
         true => weights.encoder.clone(),
         false => {
-            let dim = weights.encoder.arch.width();
+            let dim = weights.encoder.width();
             EncoderConfig { head: Head::None, dim, ..weights.encoder.clone() }
         }
     };
@@ -64,6 +64,13 @@ pub fn export(
             "the small stem",
             "its ResNets begin with a 7×7 convolution; train with --stem imagenet, or export to \
              torchvision and build the backbone from that",
+        );
+    }
+    if matches!(options.target, Target::Detectron2 | Target::Timm) && encoder.base_channels != 64 {
+        return refuse(
+            "other than 64 base channels",
+            "its networks have 64; export to torchvision, from which protonce.load makes the network in \
+             Python, or to onnx",
         );
     }
     if options.fold && options.target != Target::Onnx {

@@ -8,7 +8,7 @@ use protonce_run::{EncoderConfig, Head, Stem};
 /// One sentence each.
 pub(super) fn notes(options: &Export, metadata: &Metadata, training: bool) -> Vec<String> {
     let Metadata { encoder, views, .. } = metadata;
-    let EncoderConfig { arch, stem, head, dim } = encoder;
+    let EncoderConfig { arch, base_channels, stem, head, dim } = encoder;
     let hidden = NORMALISED_WIDTH;
     let mut notes = Vec::new();
     let mut note = |text: String| notes.push(text);
@@ -27,15 +27,20 @@ pub(super) fn notes(options: &Export, metadata: &Metadata, training: bool) -> Ve
             Head::Mlp => note(format!(
                 "Load into {create} after model.fc = torch.nn.Sequential(Linear(w, w), ReLU(), \
                  Linear(w, {dim})), where w = {}.",
-                arch.width()
+                encoder.width()
             )),
             Head::MlpBn => note(format!(
                 "Load into {create} after model.fc = torch.nn.Sequential(Linear(w, {hidden}), \
                  BatchNorm1d({hidden}), ReLU(), Linear({hidden}, {dim})), where w = {}.",
-                arch.width()
+                encoder.width()
             )),
         }
-        if *stem == Stem::Small {
+        if *base_channels != 64 {
+            note(format!(
+                "torchvision has no {arch} of {base_channels} base channels: in Python, protonce.load(FILE) \
+                 makes one and loads the file into it."
+            ));
+        } else if *stem == Stem::Small {
             note(
                 "The small stem: before loading, model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, \
                  bias=False) and model.maxpool = torch.nn.Identity()."

@@ -64,16 +64,13 @@ pub fn recognise(
         let at = own.iter().position(|own| own.as_deref() == Some(name))?;
         Some(&tensors[at].1[..])
     };
-    let encoder = EncoderConfig {
-        arch: architecture(&shape)?,
-        stem: stem(&shape)?,
-        head: Head::None,
-        dim: 0,
-    };
+    let (stem, base_channels) = stem(&shape)?;
+    let arch = architecture(&shape, base_channels)?;
+    let encoder = EncoderConfig { arch, base_channels, stem, head: Head::None, dim: 0 };
     let of_head = |own: &Option<String>| own.as_deref().is_some_and(|own| own.starts_with("fc."));
     let of_head: Vec<&str> =
         own.iter().filter(|own| of_head(own)).filter_map(Option::as_deref).collect();
-    let (head, dim) = head(&of_head, &shape, encoder.arch);
+    let (head, dim) = head(&of_head, &shape, encoder.width());
     let encoder = EncoderConfig { head, dim, ..encoder };
     if head == Head::None && !of_head.is_empty() {
         let shapes = |name: &&str| format!("{name} {:?}", shape(name).unwrap_or_default());
@@ -120,7 +117,10 @@ fn some_names(tensors: &[(String, Vec<i64>)]) -> String {
     format!("{}{more}", names.join(", "))
 }
 
-fn architecture<'a>(shape: &impl Fn(&str) -> Option<&'a [i64]>) -> Result<Architecture, String> {
+fn architecture<'a>(
+    shape: &impl Fn(&str) -> Option<&'a [i64]>,
+    base_channels: i64,
+) -> Result<Architecture, String> {
     let depths = [1, 2, 3, 4].map(|stage| {
         (0..).take_while(|n| shape(&format!("layer{stage}.{n}.conv1.weight")).is_some()).count()
     });
@@ -130,8 +130,8 @@ fn architecture<'a>(shape: &impl Fn(&str) -> Option<&'a [i64]>) -> Result<Archit
     };
     let middle = shape("layer1.0.conv2.weight").unwrap_or_default();
     let known = Architecture::ALL.into_iter().find(|&arch| {
-        let spec = ResNetSpec::of(arch);
-        let inner = spec.group_width * spec.groups;
+        let spec = ResNetSpec::of(&EncoderConfig { arch, base_channels, ..Default::default() });
+        let [inner, _] = spec.channels(0);
         spec.depths == depths && spec.block == block && middle == [inner, inner / spec.groups, 3, 3]
     });
     known.ok_or_else(|| {
@@ -146,23 +146,31 @@ fn architecture<'a>(shape: &impl Fn(&str) -> Option<&'a [i64]>) -> Result<Archit
     })
 }
 
-fn stem<'a>(shape: &impl Fn(&str) -> Option<&'a [i64]>) -> Result<Stem, String> {
-    match shape("conv1.weight").unwrap_or_default() {
-        [64, 3, 7, 7] => Ok(Stem::ImageNet),
-        [64, 3, 3, 3] => Ok(Stem::Small),
-        other => Err(format!(
-            "conv1.weight has shape {other:?}, expected [64, 3, 7, 7] or [64, 3, 3, 3]"
-        )),
-    }
+/// The stem and its channels.
+fn stem<'a>(shape: &impl Fn(&str) -> Option<&'a [i64]>) -> Result<(Stem, i64), String> {
+    let found = shape("conv1.weight").unwrap_or_default();
+    let stem = match found {
+        [_, 3, 7, 7] => Some(Stem::ImageNet),
+        [_, 3, 3, 3] => Some(Stem::Small),
+        _ => None,
+    };
+    let channels = found.first().copied().unwrap_or(0);
+    let known =
+        EncoderConfig { base_channels: channels, ..Default::default() }.check_each().is_ok();
+    stem.filter(|_| known).map(|stem| (stem, channels)).ok_or_else(|| {
+        format!(
+            "conv1.weight has shape {found:?}, expected [64, 3, 7, 7] or [64, 3, 3, 3], or another \
+             multiple of 16 in place of 64"
+        )
+    })
 }
 
-/// Which head the tensors `of_head` are, and its dimensions: one of them to the last tensor, or none.
+/// Which head on features of `width` the tensors `of_head` are, and its dimensions: one of them to the last tensor, or none.
 fn head<'a>(
     of_head: &[&str],
     shape: &impl Fn(&str) -> Option<&'a [i64]>,
-    arch: Architecture,
+    width: i64,
 ) -> (Head, i64) {
-    let width = arch.width();
     let has = |name: &str, expected: &[i64]| shape(name) == Some(expected);
     let linear = |name: &str, dim: i64, from: i64| {
         has(&format!("{name}.weight"), &[dim, from]) && has(&format!("{name}.bias"), &[dim])
@@ -211,7 +219,7 @@ fn normalisation(name: &str) -> bool {
 
 /// Whether torchvision's ResNet with this head has a tensor of this name.
 fn belongs(name: &str, encoder: &EncoderConfig) -> bool {
-    let spec = ResNetSpec::of(encoder.arch);
+    let spec = ResNetSpec::of(encoder);
     if name.starts_with("fc.") {
         return belongs_to_head(name, encoder.head);
     }
@@ -253,9 +261,11 @@ mod tests {
     use tch::Device;
 
     fn shapes(arch: Architecture, stem: Stem, head: Head, prefix: &str) -> Vec<(String, Vec<i64>)> {
-        let dim = if head == Head::None { arch.width() } else { 16 };
-        let config = EncoderConfig { arch, stem, head, dim };
-        let encoder = Encoder::new(&config, Precision::Float32, Device::Cpu, 0);
+        shapes_of(&EncoderConfig { arch, stem, head, dim: 16, ..Default::default() }, prefix)
+    }
+
+    fn shapes_of(config: &EncoderConfig, prefix: &str) -> Vec<(String, Vec<i64>)> {
+        let encoder = Encoder::new(config, Precision::Float32, Device::Cpu, 0);
         let tensors = encoder.parameters().named_tensors().into_iter();
         tensors.map(|(name, tensor)| (format!("{prefix}{name}"), tensor.size())).collect()
     }
@@ -280,6 +290,21 @@ mod tests {
                 assert_eq!(found.names.len(), tensors.len());
                 assert!(found.left_out.is_empty());
             }
+        }
+    }
+
+    #[test]
+    fn narrow_and_wide_networks_are_recognised() {
+        for (arch, base_channels) in [
+            (Architecture::ResNet18, 16),
+            (Architecture::ResNet50, 32),
+            (Architecture::ResNet18, 128),
+            (Architecture::WideResNet50x2, 32),
+            (Architecture::ResNeXt50x32x4d, 16),
+        ] {
+            let head = Head::Mlp;
+            let config = EncoderConfig { arch, base_channels, head, dim: 16, ..Default::default() };
+            assert_eq!(recognise(&shapes_of(&config, ""), None).unwrap().encoder, config);
         }
     }
 

@@ -33,6 +33,7 @@ fn frozen(seed: u64) -> FrozenEncoder {
         stem: Stem::ImageNet,
         head: Head::Linear,
         dim: 8,
+        ..Default::default()
     };
     let views = ViewConfig::v2(16);
     FrozenEncoder::untrained(&encoder, &views, Precision::Float32, Device::Cpu, seed).unwrap()

@@ -12,8 +12,14 @@ use protonce_run::{Architecture, EncoderConfig, Head, Stem};
 use tch::{Device, Kind, Tensor};
 
 fn fresh(arch: Architecture, stem: Stem, head: Head) -> Weights {
-    let dim = if head == Head::None { arch.width() } else { 24 };
-    let encoder = EncoderConfig { arch, stem, head, dim };
+    let mut encoder = EncoderConfig { arch, stem, head, dim: 24, ..Default::default() };
+    if head == Head::None {
+        encoder.dim = encoder.width();
+    }
+    fresh_of(encoder)
+}
+
+fn fresh_of(encoder: EncoderConfig) -> Weights {
     let network = Encoder::new(&encoder, Precision::Float32, Device::Cpu, 7);
     let tensors = network.parameters().named_tensors();
     let views = ViewConfig::v2(48);
@@ -163,6 +169,24 @@ fn what_a_target_cannot_hold_is_refused() {
     assert!(!out.exists());
     let nowhere = folder.path().join("no/such/folder");
     assert!(export(&small, &Vec::new(), &to(Target::Onnx), &nowhere).is_err());
+}
+
+#[test]
+fn a_narrow_network_comes_back_and_is_refused_for_tools_that_have_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let (arch, out) = (Architecture::ResNet50, folder.path().join("out"));
+    let weights = fresh_of(EncoderConfig { arch, base_channels: 16, ..Default::default() });
+    for target in [Target::Torchvision, Target::Pcl, Target::Safetensors] {
+        let exported = export(&weights, &Vec::new(), &to(target), &out).unwrap();
+        assert_eq!(Weights::read(&out).unwrap().encoder, weights.encoder, "{target}");
+        let said = exported.notes.iter().any(|note| note.contains("of 16 base channels"));
+        assert_eq!(said, target == Target::Torchvision);
+    }
+    export(&weights, &Vec::new(), &to(Target::Onnx), &out).unwrap();
+    for target in [Target::Timm, Target::Detectron2] {
+        let error = export(&weights, &Vec::new(), &to(target), &out).unwrap_err().to_string();
+        assert!(error.contains("base channels") && error.contains("protonce.load"), "{error}");
+    }
 }
 
 #[test]

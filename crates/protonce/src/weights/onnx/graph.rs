@@ -134,7 +134,7 @@ impl<'a> Graph<'a> {
 
     /// images → features and embedding.
     pub(super) fn encoder(&mut self, config: &EncoderConfig) -> io::Result<()> {
-        let spec = ResNetSpec::of(config.arch);
+        let spec = ResNetSpec::of(config);
         let stem_stride = match config.stem {
             Stem::ImageNet => 2,
             Stem::Small => 1,

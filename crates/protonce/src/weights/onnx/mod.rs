@@ -58,7 +58,7 @@ pub(super) fn write(
             initializer: graph.initializers,
             input: vec![value("images", images)],
             output: vec![
-                value("features", rows(encoder.arch.width())),
+                value("features", rows(encoder.width())),
                 value("embedding", rows(encoder.dim)),
             ],
         }),
@@ -88,8 +88,10 @@ mod tests {
     use tch::Device;
 
     fn model(arch: Architecture, stem: Stem, head: Head, fold: bool) -> ModelProto {
-        let dim = if head == Head::None { arch.width() } else { 16 };
-        let config = EncoderConfig { arch, stem, head, dim };
+        let mut config = EncoderConfig { arch, stem, head, dim: 16, ..Default::default() };
+        if head == Head::None {
+            config.dim = config.width();
+        }
         let encoder = Encoder::new(&config, Precision::Float32, Device::Cpu, 0);
         let tensors = encoder.parameters().named_tensors();
         let views = ViewConfig::v2(32);

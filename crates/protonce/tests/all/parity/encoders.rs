@@ -53,6 +53,7 @@ fn features_and_embeddings_are_torchvisions() {
             stem: case["stem"].as_str().unwrap().parse().unwrap(),
             head: case["head"].as_str().unwrap().parse().unwrap(),
             dim: 16,
+            ..Default::default()
         };
         let mut encoder = Encoder::new(&config, Precision::Float32, Device::Cpu, 0);
         fill(&mut encoder);
