@@ -70,7 +70,8 @@ test-python: $(PYTHON_TOOLS)/installed
 
 LIBTORCH_PARTS = --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libgomp*' --exclude 'libcu*'
 # PROGRAM=PATH takes a program that was built elsewhere.
-PROGRAM = $(TARGET)/release/protonce
+# The engine is the whole program; that another program starts sooner is lost beside Python's own start.
+PROGRAM = $(TARGET)/release/protonce-engine
 wheel: $(PYTHON_TOOLS)/installed $(if $(filter file,$(origin PROGRAM)),program)
 	@echo "wheel: putting $(PROGRAM), stripped, into the package"
 	mkdir -p python/protonce/bin

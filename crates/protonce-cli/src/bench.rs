@@ -12,9 +12,10 @@ use protonce_images::data::Dataset;
 use protonce_run::{Config, Progress};
 use serde_json::json;
 
-use crate::flags::{RunFlags, given, preset_names};
-use crate::output::{print_line, show};
 use crate::threads::use_tensor_threads;
+use protonce_cli::flags::{RunFlags, given, preset_names};
+use protonce_cli::output::{print_line, show};
+use protonce_cli::say;
 
 const HELP_OF_DATA: &str =
     "Images as for `pretrain`; JPEGs made for the purpose where none are given";

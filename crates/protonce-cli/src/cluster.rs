@@ -17,8 +17,9 @@ use protonce_run::{Clusters, write_clusters};
 use serde::Serialize;
 
 use crate::destination;
-use crate::output::{print_line, show};
 use crate::processes::{ProcessFlags, Processes};
+use protonce_cli::output::{print_line, show};
+use protonce_cli::say;
 
 #[derive(Args)]
 pub struct Arguments {

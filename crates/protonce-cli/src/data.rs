@@ -15,6 +15,7 @@ use crate::flags::{ViewFlags, preset_names};
 use crate::output::{print, print_line};
 use crate::signals::{Answers, Signals};
 
+/// What is typed after `protonce data`.
 #[derive(Subcommand)]
 pub enum Command {
     /// List what is there: counts, classes, sizes, broken files.
@@ -27,6 +28,7 @@ pub enum Command {
     Views(Box<ViewsArguments>),
 }
 
+/// What is typed after `protonce data check`.
 #[derive(Args)]
 pub struct CheckArguments {
     /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
@@ -40,6 +42,7 @@ pub struct CheckArguments {
     json: bool,
 }
 
+/// What is typed after `protonce data pack`.
 #[derive(Args)]
 pub struct PackArguments {
     /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
@@ -70,6 +73,7 @@ enum EncodingName {
     Raw,
 }
 
+/// What is typed after `protonce data views`.
 #[derive(Args)]
 pub struct ViewsArguments {
     /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
@@ -94,6 +98,10 @@ pub struct ViewsArguments {
     settings: ViewFlags,
 }
 
+/// Runs the command.
+///
+/// # Errors
+/// When images cannot be read or a result cannot be written.
 pub fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Check(arguments) => run_check(arguments),

@@ -10,13 +10,14 @@ use protonce_encoder::Precision;
 use protonce_images::data::Dataset;
 use protonce_report::{Neighbours, Shown, neighbour_grid, save_png};
 
-use crate::data::open;
 use crate::destination;
 use crate::eval::OutputChoice;
-use crate::output::{print_line, show};
 use crate::pictures::rgb;
 use crate::processes::{ProcessFlags, Processes};
 use crate::weights;
+use protonce_cli::data::open;
+use protonce_cli::output::{print_line, show};
+use protonce_cli::say;
 
 /// A command that is killed goes on where it was when it is given again.
 #[derive(Args)]

@@ -7,7 +7,10 @@ use anyhow::Context;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use crate::output::print;
+use protonce_cli::commands::Arguments;
+use protonce_cli::output::print;
+
+use crate::Definitions;
 
 /// What is typed after `protonce completions`.
 #[derive(Args)]
@@ -28,7 +31,7 @@ pub struct ManArguments {
 
 /// Prints the completions of one shell.
 pub fn completions(arguments: &CompletionsArguments) -> anyhow::Result<()> {
-    let mut command = crate::Arguments::command();
+    let mut command = Arguments::<Definitions>::command();
     // Printed in one piece, so that a closed pipe is an error like others and not a panic.
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command, "protonce", &mut script);
@@ -40,5 +43,5 @@ pub fn man(arguments: &ManArguments) -> anyhow::Result<()> {
     let out: &Path = &arguments.out;
     let failed = || format!("cannot write manual pages to {}", out.display());
     std::fs::create_dir_all(out).with_context(failed)?;
-    clap_mangen::generate_to(crate::Arguments::command(), out).with_context(failed)
+    clap_mangen::generate_to(Arguments::<Definitions>::command(), out).with_context(failed)
 }

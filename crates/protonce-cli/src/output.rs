@@ -67,6 +67,7 @@ pub fn say(text: std::fmt::Arguments<'_>) {
 }
 
 /// [`say`], with a format.
+#[macro_export]
 macro_rules! say {
     ($($text:tt)*) => {
         $crate::output::say(format_args!($($text)*))

@@ -13,13 +13,13 @@ use protonce_run::{Config, ConfigError, Event, Preset, Progress, RunError, RunFo
 use serde::Serialize;
 use toml::Table;
 
-use crate::flags::{RunFlags, given};
-use crate::output::print_line;
 use crate::plan::{AUTO, Budget, Wishes, start};
 use crate::processes::{ProcessFlags, Processes};
 use crate::progress::Display;
-use crate::signals::{Answers, Signals};
 use crate::threads::use_tensor_threads;
+use protonce_cli::flags::{RunFlags, given};
+use protonce_cli::output::print_line;
+use protonce_cli::signals::{Answers, Signals};
 
 /// What is typed after `protonce pretrain`. Of a flag given twice the last counts, so that a script
 /// can be followed by exceptions to it.
@@ -255,7 +255,10 @@ fn decide(
 
 /// The settings of the run that goes on, with those that were given for the rest of it.
 fn continued(arguments: &Arguments, given: &Table) -> anyhow::Result<Config> {
-    let base = RunFolder::settings(&arguments.out)?;
+    let base = RunFolder::settings(&arguments.out).map_err(|error| match error {
+        RunError::NotARun(_) => anyhow::anyhow!("{error}; start one without --resume"),
+        other => other.into(),
+    })?;
     let mut config = Config::resolve([base.clone(), given.clone()])?;
     let before = Config::resolve([base])?;
     config.keep_settled(&before);

@@ -7,8 +7,8 @@ use protonce::world::{Backend, Launch, World};
 use tch::Cuda;
 
 use crate::plan::Budget;
-use crate::sentence;
 use crate::threads::share_cores;
+use protonce_cli::sentence;
 
 /// How processes work together.
 #[derive(Args)]

@@ -16,6 +16,7 @@ use protonce_images::data::Dataset;
 use toml::Table;
 
 use crate::plan::Plan;
+use protonce_cli::say;
 use protonce_run::{Clusters, Config, Event, Floor, Measures, Method, Progress, Task};
 
 /// Epochs that a sparkline looks back.

@@ -32,6 +32,10 @@ pub struct Arguments {
     quiet: bool,
 }
 
+/// Writes the page.
+///
+/// # Errors
+/// When there is no run, or the page cannot be written.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = ReportOptions { data: arguments.data.clone(), map: arguments.map };
     let out = arguments.out.clone().unwrap_or_else(|| arguments.run.join("report.html"));

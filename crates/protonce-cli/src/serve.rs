@@ -37,6 +37,10 @@ pub struct Arguments {
     quiet: bool,
 }
 
+/// Serves the page until it is interrupted.
+///
+/// # Errors
+/// When there is no run, or nothing can listen at the address.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = ServeOptions {
         runs: arguments.runs.clone(),

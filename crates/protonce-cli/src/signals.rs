@@ -21,7 +21,9 @@ pub struct Signals {
 /// where it is empty.
 #[derive(Clone, Copy)]
 pub struct Answers {
+    /// To a stop.
     pub stop: &'static str,
+    /// To a save; none where there is nothing to save.
     pub save: Option<&'static str>,
 }
 

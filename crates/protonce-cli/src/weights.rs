@@ -9,7 +9,8 @@ use protonce::weights::{
 };
 
 use crate::destination;
-use crate::output::print_line;
+use protonce_cli::output::print_line;
+use protonce_cli::say;
 
 #[derive(Subcommand)]
 pub enum Command {

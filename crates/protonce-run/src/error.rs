@@ -44,9 +44,7 @@ pub enum RunError {
         holder: String,
     },
     /// There is no run.
-    #[error(
-        "{0} holds no run to continue: expected a config.toml in it; start one without --resume"
-    )]
+    #[error("{0} is no run: expected a folder with config.toml in it")]
     NotARun(PathBuf),
     /// A file cannot be written.
     #[error("cannot write {path}: {source}; choose a writable --out with free space")]

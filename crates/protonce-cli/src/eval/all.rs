@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use super::result::table;
 use super::split::Labels;
 use super::{EvalCommand, EvalResult, cluster, knn, linear, semi, svm};
-use crate::output::print;
+use protonce_cli::output::print;
+use protonce_cli::say;
 
 #[derive(Args)]
 pub struct Options {

@@ -11,9 +11,9 @@ use protonce_images::data::{Benchmark, Dataset, Labelled, open_benchmark};
 
 use super::prepared::Prepared;
 use super::split::Split;
-use crate::data::tell_remarks;
 use crate::threads::use_tensor_threads;
 use crate::weights;
+use protonce_cli::data::tell_remarks;
 
 /// The encoder, what it runs on, and the labelled images.
 #[derive(Args)]

@@ -15,6 +15,7 @@ use super::progress::with_spinner;
 use super::{EvalResult, Figure, OutputChoice, Prepared};
 use crate::destination;
 use crate::pictures::rgb;
+use protonce_cli::say;
 
 #[derive(Args)]
 pub struct Options {

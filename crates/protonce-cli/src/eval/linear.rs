@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::progress::{progress_bar, show_on, warn_of_guessing, with_spinner};
 use super::{EvalResult, Figure, Prepared};
+use protonce_cli::say;
 
 #[derive(Args)]
 pub struct Options {

@@ -12,6 +12,7 @@ use tch::Tensor;
 use super::args::EvalArgs;
 use super::progress::{progress_bar, skipped};
 use super::split::Split;
+use protonce_cli::say;
 
 /// What an evaluation starts from.
 pub struct Prepared<'a> {

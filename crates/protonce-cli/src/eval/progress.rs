@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use protonce::transfer::SupervisedProgress;
+use protonce_cli::say;
 use protonce_images::views::Unreadable;
 
 /// Names an image that cannot be read.

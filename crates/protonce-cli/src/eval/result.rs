@@ -7,7 +7,7 @@ use protonce_images::data::Benchmark;
 use serde_json::{Value, json};
 
 use super::Prepared;
-use crate::output::{OutputError, print_line, show};
+use protonce_cli::output::{OutputError, print_line, show};
 
 /// One figure.
 pub struct Figure {

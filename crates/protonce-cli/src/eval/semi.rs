@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::progress::{progress_bar, show_on, warn_of_guessing};
 use super::{EvalResult, Figure, Prepared};
+use protonce_cli::say;
 
 #[derive(Args)]
 pub struct Options {

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::progress::with_spinner;
 use super::split::Labels;
 use super::{EvalResult, Figure, Prepared};
+use protonce_cli::say;
 
 #[derive(Args)]
 pub struct Options {

@@ -22,6 +22,7 @@ mod resume;
 mod runs;
 mod settings;
 mod signals;
+mod start;
 mod weights;
 
 use std::path::{Path, PathBuf};
