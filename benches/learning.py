@@ -25,8 +25,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TABLE = ROOT / "benches/learning.tsv"
-COLUMNS = ["protocol", "setting", "seed", "commit", "seconds", "processor seconds", "kNN 20", "kNN 200", "linear", "SVM full", "AMI x 100", "effective rank", "flags"]
-MEASURES = COLUMNS[6:11]
+COLUMNS = ["protocol", "setting", "seed", "commit", "epochs", "seconds", "processor seconds", "kNN 20", "kNN 200", "linear", "SVM full", "AMI x 100", "effective rank", "flags"]
+MEASURES = COLUMNS[7:12]
 
 # CIFAR-10's own mean and deviation; a line of events for every hundred steps is enough.
 COMMON = "--mean 0.4914,0.4822,0.4465 --std 0.2470,0.2435,0.2616 --log-every 100 --keep 1"
@@ -53,18 +53,42 @@ def flags_of(protocol, setting):
     return (flags_of(protocol, other) if plus else {}) | by_name(own)
 
 
-def command_of(protocol, setting, seed):
-    """All flags by name. `--budget @OTHER` is the time that another setting took with this seed, in place of epochs."""
-    own = flags_of(protocol, setting)
-    flags = by_name(f"{COMMON} {PROTOCOLS[protocol]['common']}") | own
-    budget = own.get("--budget", "")
-    if budget.startswith("@"):
-        other = [row for row in read_table() if (row["protocol"], row["setting"], row["seed"]) == (protocol, budget[1:], str(seed))]
-        if not other:
-            sys.exit(f"{setting} takes the time of {budget[1:]}, which has not been trained with seed {seed}")
-        flags["--budget"] = f"{other[-1]['seconds']}s"
-        del flags["--epochs"]
-    return [word for flag in flags.items() for word in flag]
+def all_flags_of(protocol, setting):
+    return by_name(f"{COMMON} {PROTOCOLS[protocol]['common']}") | flags_of(protocol, setting)
+
+
+def epochs_of(options, protocol, setting, seed):
+    """How many epochs to train. `--epochs @OTHER` is as many as take the processor time of another setting with this seed: on an
+    idle machine that is equal time by the clock, and on any other it still is when clocks tell nothing. An epoch of this setting costs
+    what it cost with another seed, or in a trial of a few epochs."""
+    asked = all_flags_of(protocol, setting)["--epochs"]
+    if not asked.startswith("@"):
+        return int(asked)
+    rows = [row for row in read_table() if row["protocol"] == protocol]
+    other = [row for row in rows if row["setting"] == asked[1:] and row["seed"] == str(seed)]
+    if not other:
+        sys.exit(f"{setting} takes the time of {asked[1:]}, which has not been trained with seed {seed}")
+    known = [row for row in rows if row["setting"] == setting]
+    if known:
+        each = statistics.fmean(float(row["processor seconds"]) / int(row["epochs"]) for row in known)
+    else:
+        with tempfile.TemporaryDirectory(prefix="protonce-learning-") as folder:
+            # What every run takes once, such as its start, is in both.
+            short, longer = (pretrain(options, protocol, setting, seed, pathlib.Path(folder, str(n)), n)[1] for n in (4, 6))
+        each = (longer - short) / 2
+    return max(1, int(float(other[-1]["processor seconds"]) / each))
+
+
+def pretrain(options, protocol, setting, seed, run, epochs):
+    """Trains and gives the seconds that passed, and those of processors."""
+    flags = all_flags_of(protocol, setting) | {"--epochs": str(epochs)}
+    command = [options.protonce, "pretrain", f"{options.cifar10}#train", "--out", str(run), "--seed", str(seed), "--quiet"]
+    command += ["--per-class", str(PROTOCOLS[protocol]["per_class"])]
+    command += [word for flag in flags.items() for word in flag]
+    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True)
+    seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def commit():
@@ -109,14 +133,9 @@ def train(options, protocol, setting, seed):
     flags = " ".join(f"{name} {value}" for name, value in flags_of(protocol, setting).items())
     with tempfile.TemporaryDirectory(prefix="protonce-learning-") as folder:
         run = str(pathlib.Path(options.keep, f"{protocol}-{setting}-{seed}") if options.keep else pathlib.Path(folder, "run"))
-        per_class = ["--per-class", str(PROTOCOLS[protocol]["per_class"])]
-        command = [options.protonce, "pretrain", f"{options.cifar10}#train", "--out", run, "--seed", str(seed), "--quiet", *per_class]
-        command += command_of(protocol, setting, seed)
-        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, check=True)
-        seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-        processor = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-        row = {"protocol": protocol, "setting": setting, "seed": seed, "commit": commit(), "flags": flags}
+        epochs = epochs_of(options, protocol, setting, seed)
+        seconds, processor = pretrain(options, protocol, setting, seed, run, epochs)
+        row = {"protocol": protocol, "setting": setting, "seed": seed, "commit": commit(), "epochs": epochs, "flags": flags}
         row["effective rank"] = effective_rank(run)
         row |= {"seconds": f"{seconds:.0f}", "processor seconds": f"{processor:.0f}", **measure(options, protocol, run)}
         append(row)

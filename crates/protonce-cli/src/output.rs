@@ -41,7 +41,7 @@ pub fn print(text: impl Display) -> Result<(), OutputError> {
     Ok(out.flush()?)
 }
 
-/// [`print`], with the end of the line.
+/// [`print()`], with the end of the line.
 ///
 /// # Errors
 /// When stdout is closed or full.
