@@ -21,7 +21,10 @@ fn launch(size: usize, of_rank: impl Fn(usize) -> Command) -> Vec<Child> {
         let mut command = of_rank(rank);
         let (rank, size) = (rank.to_string(), size.to_string());
         command.envs([("RANK", &rank), ("WORLD_SIZE", &size)]);
-        command.envs([("LOCAL_RANK", &rank), ("LOCAL_WORLD_SIZE", &size)]);
+        // Two are started as if by hand: nothing says that they are on one machine.
+        if size.as_str() != "2" {
+            command.envs([("LOCAL_RANK", &rank), ("LOCAL_WORLD_SIZE", &size)]);
+        }
         command.envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", port.as_str())]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };

@@ -99,7 +99,7 @@ fn own_address(
     place: SocketAddr,
     deadline: Instant,
 ) -> Result<String, WorldError> {
-    const FIRST: &str = "address of process 0";
+    let seen_by = |rank: usize| format!("address of process 0 as process {rank} knows it");
     let unspecified: SocketAddr = match place {
         SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
         SocketAddr::V6(_) => ([0u16; 8], 0).into(),
@@ -114,12 +114,19 @@ fn own_address(
     // Many a machine knows itself by an address that nobody else can use: the others know a better one.
     let lost = |reason| WorldError::Lost(reason);
     if launch.rank == 0 && launch.local_size < launch.size && !outside(address) {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let told = group.get(FIRST, left).map_err(lost)?;
-        return Ok(String::from_utf8_lossy(&told).into_owned());
+        for rank in 1..launch.size {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let told = group.get(&seen_by(rank), left).map_err(lost)?;
+            let told = String::from_utf8_lossy(&told).into_owned();
+            if told.parse().is_ok_and(outside) {
+                return Ok(told);
+            }
+        }
+        // All are on this machine, whatever their launcher said of it.
     }
-    if launch.rank > 0 && outside(place.ip()) {
-        group.set(FIRST, place.ip().to_string().as_bytes()).map_err(lost)?;
+    if launch.rank > 0 {
+        let known = place.ip().to_string();
+        group.set(&seen_by(launch.rank), known.as_bytes()).map_err(lost)?;
     }
     Ok(address.to_string())
 }
