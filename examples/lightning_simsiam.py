@@ -24,6 +24,23 @@ def mlp(*widths, last):
     return nn.Sequential(*layers, nn.Linear(widths[-1], last))
 
 
+class Epochs:
+    """A loader whose epochs are counted by Lightning, which also knows where a training goes on.
+
+    By itself each iteration would be the next epoch, and Lightning begins some that it does not use.
+    """
+
+    def __init__(self, module, loader):
+        self.module, self.loader = module, loader
+
+    def __len__(self):
+        return len(self.loader)
+
+    def __iter__(self):
+        self.loader.set_epoch(self.module.current_epoch)
+        return iter(self.loader)
+
+
 class SimSiam(lightning.LightningModule):
     def __init__(self, data, arch, image_size, batch_size, lr):
         super().__init__()
@@ -37,12 +54,7 @@ class SimSiam(lightning.LightningModule):
     def train_dataloader(self):
         # Here, as only now each process knows which it is.
         wanted = self.hparams
-        self.loader = protonce.Loader(wanted.data, wanted.image_size, wanted.batch_size)
-        return self.loader
-
-    def on_train_epoch_start(self):
-        # Lightning counts the epochs, also of a training that goes on.
-        self.loader.set_epoch(self.current_epoch)
+        return Epochs(self, protonce.Loader(wanted.data, wanted.image_size, wanted.batch_size))
 
     def training_step(self, batch, _):
         views, _ = batch
