@@ -11,7 +11,7 @@ import time
 import numpy as np
 import protonce
 import pytest
-from conftest import LISTENING, write_pictures
+from conftest import LISTENING, NARROW, write_pictures
 from protonce import program, tensors
 
 ECHO = "print(json.dumps({'given': sys.argv[1:], 'knn': {'top1': 50.0}, 'path': 'page.html'}))\n"
@@ -269,34 +269,6 @@ def test_safetensors_are_read_with_numpy_alone(tmp_path):
 
 # With the program itself.
 
-SMALL = dict(
-    preset="small",
-    arch="resnet18",
-    base_channels=32,
-    image_size=8,
-    batch_size=4,
-    epochs=2,
-    clusters=[3, 5],
-    warmup_epochs=1,
-    queue=16,
-    threads=1,
-    loader_threads=1,
-    precision="float32",
-    # The same rate however many epochs there will be.
-    schedule="step",
-)
-
-
-@pytest.fixture(scope="session")
-def trained(real_program, pictures, tmp_path_factory):
-    os.environ["PROTONCE"] = str(real_program)
-    try:
-        out = tmp_path_factory.mktemp("runs") / "run"
-        yield protonce.pretrain(pictures, out, progress=False, **SMALL)
-    finally:
-        del os.environ["PROTONCE"]
-
-
 def test_a_run_is_there_to_be_looked_at(trained, pictures):
     assert trained.settings["batch_size"] == 4
     kinds = {event["event"] for event in trained.events}
@@ -362,7 +334,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(trained, pictures, tmp_path
         "**json.loads(sys.argv[1]))\n"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", script, json.dumps({**SMALL, "epochs": 40})],
+        [sys.executable, "-c", script, json.dumps({**NARROW, "epochs": 40})],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -380,7 +352,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(trained, pictures, tmp_path
     protonce.pretrain(None, out, resume=True, progress=False, epochs=epochs)
     undisturbed = trained
     if epochs > 2:
-        settings = {**SMALL, "epochs": epochs}
+        settings = {**NARROW, "epochs": epochs}
         undisturbed = protonce.pretrain(pictures, tmp_path / "other", progress=False, **settings)
     name = f"checkpoints/epoch-{epochs:04}/encoder.safetensors"
     assert (out / name).read_bytes() == (undisturbed.folder / name).read_bytes()
@@ -388,7 +360,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(trained, pictures, tmp_path
 
 def test_a_bar_follows_the_events(trained, pictures, tmp_path, capsys):
     pytest.importorskip("tqdm")
-    protonce.pretrain(pictures, tmp_path / "run", progress="bar", log_every=1, **SMALL)
+    protonce.pretrain(pictures, tmp_path / "run", progress="bar", log_every=1, **NARROW)
     said = capsys.readouterr().err
     assert "12/12" in said and "loss=" in said
     again = protonce.Run(write_pictures(tmp_path / "run", 0))
