@@ -37,8 +37,9 @@ class Epochs:
         return len(self.loader)
 
     def __iter__(self):
+        # Not before the first batch is asked for: a training that goes on learns its epoch late.
         self.loader.set_epoch(self.module.current_epoch)
-        return iter(self.loader)
+        yield from self.loader
 
 
 class SimSiam(lightning.LightningModule):
