@@ -12,6 +12,7 @@ import numpy as np
 import protonce
 import pytest
 from conftest import LISTENING, NARROW, write_pictures
+import protonce.run
 from protonce import program, tensors
 
 ECHO = "print(json.dumps({'given': sys.argv[1:], 'knn': {'top1': 50.0}, 'path': 'page.html'}))\n"
@@ -365,3 +366,24 @@ def test_a_bar_follows_the_events(trained, pictures, tmp_path, capsys):
     assert "12/12" in said and "loss=" in said
     again = protonce.Run(write_pictures(tmp_path / "run", 0))
     assert again.settings == {**trained.settings, "log_every": 1}
+
+
+@pytest.mark.parametrize("replaced", [1, 1.5, 1.23456789])
+def test_a_bar_follows_a_log_of_which_a_resumption_has_replaced_the_end(replaced, tmp_path):
+    pytest.importorskip("tqdm")
+
+    def write(*values):
+        events = [{"event": "evaluation", "knn": {"20": value}} for value in values]
+        (tmp_path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+
+    bar = protonce.run._Bar(protonce.Run(tmp_path, _exists=False))
+    write(10, 1.25)
+    bar.look()
+    assert bar._known["knn"] == 1.25
+    write(10, replaced, 30)
+    bar.look()
+    assert bar._known["knn"] == 30
+    write(10)
+    bar.look()
+    assert bar._known["knn"] == 10
+    bar.close()
