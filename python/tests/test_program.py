@@ -10,9 +10,9 @@ import time
 
 import numpy as np
 import protonce
+import protonce.run
 import pytest
 from conftest import LISTENING, NARROW, write_pictures
-import protonce.run
 from protonce import program, tensors
 
 ECHO = "print(json.dumps({'given': sys.argv[1:], 'knn': {'top1': 50.0}, 'path': 'page.html'}))\n"
