@@ -116,7 +116,7 @@ def place(real_program, pictures, tmp_path_factory):
 
 # What a page says of its own accord is no error here.
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("page", filter(says_something_to_run, PAGES), ids=name)
+@pytest.mark.parametrize("page", [*filter(says_something_to_run, PAGES)], ids=name)
 def test_what_a_page_says_runs(page, place, tmp_path, monkeypatch):
     found = [block for block in blocks(page) if block.runs()]
     for folder in ("shell", "python"):
