@@ -281,8 +281,12 @@ def test_the_site_is_built_and_no_link_of_it_leads_nowhere(tmp_path):
     assert 'href="pretrain/"' in front and 'src="gallery-summary.png"' in front
     # What is no page is in the repository.
     assert "/blob/main/benches/README.md" in front
-    for link in re.findall(r"/blob/main/([^\"#]+)", front):
-        assert (REPOSITORY / link).exists(), link
+    for page in tmp_path.glob("**/*.html"):
+        html = page.read_text(encoding="utf-8")
+        for link in re.findall(r"/blob/main/([^\"#]+)", html):
+            assert (REPOSITORY / link).exists(), f"{page}: {link}"
+        # It is read without a network, too.
+        assert not re.search(r"(<script|<link|<img)[^>]*(src|href)=\"(https?:)?//", html), page
     contributing = (tmp_path / "contributing" / "index.html").read_text(encoding="utf-8")
     assert 'href="../architecture/"' in contributing
     # What is side by side is code, not text.
