@@ -51,14 +51,15 @@ test: lint
 	cargo test --locked --workspace
 	$(MAKE) test-python EXTENSION=--workspace
 
-# The Python package. Its tools live in a venv in the cache folder, one for each list of them.
+# The Python package. Its tools live in a venv in the cache folder, one for each list of them. They are compiled
+# when they are imported, which most of their files never are.
 PYTHON_TOOLS = $(CACHE)/python-tools-$(firstword $(shell cksum python/requirements.txt))
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
 $(PYTHON_TOOLS)/installed: python/requirements.txt
 	@echo "python: installing pytest, scikit-learn, maturin and others into $(PYTHON_TOOLS)"
 	python3 -m venv --clear $(PYTHON_TOOLS)
-	$(PYTHON_TOOLS)/bin/pip install --quiet --disable-pip-version-check -r python/requirements.txt
+	$(PYTHON_TOOLS)/bin/pip install --no-compile --quiet --disable-pip-version-check -r python/requirements.txt
 	touch $@
 
 # Which crates Cargo builds the extension with decides the features of what they have in common: those
@@ -80,7 +81,7 @@ TORCH_TOOLS = $(CACHE)/torch-tools-$(firstword $(shell cat python/requirements.t
 $(TORCH_TOOLS)/installed: python/requirements.txt python/requirements-torch.txt
 	@echo "python: installing torch, Lightning and lightly into $(TORCH_TOOLS)"
 	python3 -m venv --clear $(TORCH_TOOLS)
-	$(TORCH_TOOLS)/bin/pip install --quiet --disable-pip-version-check \
+	$(TORCH_TOOLS)/bin/pip install --no-compile --quiet --disable-pip-version-check \
 		-r python/requirements.txt -r python/requirements-torch.txt
 	touch $@
 

@@ -283,7 +283,7 @@ def test_the_site_is_built_and_no_link_of_it_leads_nowhere(tmp_path):
     assert "/blob/main/benches/README.md" in front
     for page in tmp_path.glob("**/*.html"):
         html = page.read_text(encoding="utf-8")
-        for link in re.findall(r"/blob/main/([^\"#]+)", html):
+        for link in re.findall(r"/protonce/blob/main/([^\"#]+)", html):
             assert (REPOSITORY / link).exists(), f"{page}: {link}"
         # It is read without a network, too.
         assert not re.search(r"(<script|<link|<img)[^>]*(src|href)=\"(https?:)?//", html), page
