@@ -39,13 +39,20 @@ def test_the_notebook_shows_prototypes_and_report(real_program, pictures, tmp_pa
     names, settings = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     names.source = f"images = {str(pictures)!r}"
     settings.source = f"folder = 'run'\nsettings = {NARROW!r}"
+    # Run twice: it goes on.
+    [training] = [cell for cell in notebook.cells if "run = protonce.pretrain(" in cell.source]
+    again = nbformat.v4.new_code_cell(training.source)
+    notebook.cells.insert(notebook.cells.index(training) + 1, again)
     client = nbclient.NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
     )
     client.execute()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    said = [output for output in code[2].outputs if output.output_type == "stream"]
-    assert "12/12" in "".join(output.text for output in said)
+    for trained in (code[2], code[3]):
+        said = [output for output in trained.outputs if output.output_type == "stream"]
+        assert "12/12" in "".join(output.text for output in said)
+    assert len(protonce.Run(tmp_path / "run").frame("epoch")) == 2
+    code.remove(again)
     assert images_in(code[3]) == 1 and "<table" in str(code[3].outputs)
     # A row for each of the coarsest prototypes that has images.
     granularities = protonce.Run(tmp_path / "run").prototypes

@@ -327,6 +327,18 @@ def test_a_wrong_setting_is_a_value_error(trained, pictures, tmp_path):
         protonce.pretrain(pictures, tmp_path / "run", progress="loud")
 
 
+def test_its_sentence_is_found_where_colours_are_asked_for(trained, pictures, tmp_path, monkeypatch):
+    for variable in ("CLICOLOR_FORCE", "FORCE_COLOR"):
+        monkeypatch.setenv(variable, "1")
+    for settings, sentence in [
+        ({"colour": 1}, "^unexpected argument '--colour' found$"),
+        ({"epochs": "many"}, "^invalid value 'many' for '--epochs <N>'"),
+        ({"epochs": 1, "budget": "1m"}, "^the argument '--epochs <N>' cannot be used with"),
+    ]:
+        with pytest.raises(protonce.UsageError, match=sentence):
+            protonce.pretrain(pictures, tmp_path / "run", progress=False, **settings)
+
+
 def test_an_interrupted_run_goes_on_to_the_same_bits(trained, pictures, tmp_path):
     out = tmp_path / "run"
     script = LISTENING + (
