@@ -30,12 +30,12 @@ import torch
 from PIL import Image
 from torch import distributed, nn
 from torchvision import ops
-from torchvision.models import detection
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.transforms import functional as images
+from torchvision.transforms import functional
 
 import protonce
 
@@ -92,7 +92,7 @@ class VOC(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         path, _, target = self.items[index]
-        image = images.to_tensor(Image.open(path).convert("RGB"))
+        image = functional.to_tensor(Image.open(path).convert("RGB"))
         if self.training and torch.rand(()) < 0.5:
             target = {**target, "boxes": target["boxes"].clone()}
             image = image.flip(-1)
@@ -208,7 +208,7 @@ def faster_rcnn(encoder, views, settings):
     transform = GeneralizedRCNNTransform(
         settings.sizes, settings.max_size, views["mean"], views["std"], size_divisible=1
     )
-    return detection.generalized_rcnn.GeneralizedRCNN(FeatureMap(body), rpn, regions, transform)
+    return GeneralizedRCNN(FeatureMap(body), rpn, regions, transform)
 
 
 def optimizer_of(model, settings):
@@ -388,7 +388,10 @@ def say(text):
 def write(path, save):
     """Writes a file whole or not at all."""
     unfinished = path.with_suffix(".unfinished")
-    save(unfinished)
+    with unfinished.open("wb") as file:
+        save(file)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(unfinished, path)
 
 
@@ -434,7 +437,7 @@ def main(settings):
         def save():
             if rank == 0:
                 state = {name: part.state_dict() for name, part in parts.items()}
-                write(checkpoint, lambda path: torch.save(state, path))
+                write(checkpoint, lambda file: torch.save(state, file))
 
         training = VOC(settings.devkit, [(2007, "trainval"), (2012, "trainval")], training=True)
         testing = VOC(settings.devkit, [(2007, "test")], training=False)
@@ -458,7 +461,8 @@ def main(settings):
         found = detect(model, testing, rank, size, settings.workers, device)
         if rank == 0:
             results = evaluate(found, [target for _, _, target in testing.items])
-            write(out / "results.json", lambda path: path.write_text(json.dumps(results, indent=2)))
+            text = json.dumps(results, indent=2).encode()
+            write(out / "results.json", lambda file: file.write(text))
             for name, figures in results.items():
                 print(name, *(f"{key} {value:.2f}" for key, value in figures.items()))
 
