@@ -66,6 +66,8 @@ def name(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_marks_are_known_and_give_a_reason(page):
+    # None is indented or left open.
+    assert page.read_text(encoding="utf-8").count("```") == 2 * len(blocks(page))
     for block in blocks(page):
         assert block.language in ("sh", "python"), f"{page}:{block.line}"
         assert re.fullmatch(r"|checked only: \S.*|runs with \w+", block.mark), f"{page}:{block.line}"

@@ -303,7 +303,9 @@ def test_features_are_those_of_the_loaded_network(trained, pictures, tmp_path):
         embedded = torch.nn.functional.normalize(model(images)).numpy()
         features = protonce.load(trained)(images).numpy()
     np.testing.assert_allclose(embedded, kept.rows, atol=2e-4)
-    np.testing.assert_allclose(features, found.rows, atol=2e-3)
+    # After a few steps they are in the thousands.
+    scale = np.abs(found.rows).max()
+    np.testing.assert_allclose(features / scale, found.rows / scale, rtol=0, atol=1e-6)
 
 
 def test_evaluations_come_as_numbers(trained, pictures):
