@@ -11,7 +11,7 @@ regions. Flags begin with the protocol's values. Started again, it goes on from 
 --out; at the end, results.json holds AP, AP50 and AP75 twice: with precision at the 11 levels of recall
 of VOC 2007, which detectron2 reports of this benchmark and MoCo's tables hold, and at the 101 of COCO.
 
-What differs from detectron2, for which `detection_voc_detectron2.yaml` has the protocol to the letter:
+What differs most from detectron2, for which `detection_voc_detectron2.yaml` has the protocol to the letter:
 losses of boxes are torchvision's, quadratic below 1/9, where detectron2's are absolute differences, and
 boxes of anchors are rounded to whole pixels.
 """
