@@ -5,10 +5,12 @@
 #   make lint    those of it that run nothing
 #   make bench   race PyTorch, with a table of ratios
 #   make test-python  tests of the Python package alone; needs no libtorch
+#   make test-examples  the examples and tests that need torch, Lightning and lightly: gigabytes, not a part of make test
+#   make docs    the documentation as a site: site/index.html
 #   make wheel   the Python package as a file that pip installs, with the program inside: dist/*.whl
 #   make libtorch  find or fetch libtorch (the others call it)
 
-.PHONY: demo check test lint fetch crates bench libtorch build deny test-python wheel program
+.PHONY: demo check test lint fetch crates bench libtorch build deny test-python test-examples docs wheel program
 
 # Every crate but those that link libtorch.
 TORCH_FREE = --workspace --exclude protonce-encoder --exclude protonce --exclude protonce-cli
@@ -49,24 +51,48 @@ test: lint
 	cargo test --locked --workspace
 	$(MAKE) test-python EXTENSION=--workspace
 
-# The Python package. Its tools live in a venv in the cache folder, one for each list of them.
+# The Python package. Its tools live in a venv in the cache folder, one for each list of them. They are compiled
+# when they are imported, which most of their files never are.
 PYTHON_TOOLS = $(CACHE)/python-tools-$(firstword $(shell cksum python/requirements.txt))
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
 $(PYTHON_TOOLS)/installed: python/requirements.txt
-	@echo "python: installing pytest, scikit-learn and maturin into $(PYTHON_TOOLS)"
+	@echo "python: installing pytest, scikit-learn, maturin and others into $(PYTHON_TOOLS)"
 	python3 -m venv --clear $(PYTHON_TOOLS)
-	$(PYTHON_TOOLS)/bin/pip install --quiet --disable-pip-version-check -r python/requirements.txt
+	$(PYTHON_TOOLS)/bin/pip install --no-compile --quiet --disable-pip-version-check -r python/requirements.txt
 	touch $@
 
 # Which crates Cargo builds the extension with decides the features of what they have in common: those
 # that were just tested are not compiled again. It lies beside the Python files, unknown to git.
 EXTENSION = $(TORCH_FREE)
+define BUILD_EXTENSION
+cargo build --locked $(EXTENSION)
+cp $(TARGET)/debug/libprotonce_core.$(if $(filter Darwin,$(shell uname)),dylib,so) \
+	python/protonce/_core.abi3.so
+endef
+
 test-python: $(PYTHON_TOOLS)/installed
-	cargo build --locked $(EXTENSION)
-	cp $(TARGET)/debug/libprotonce_core.$(if $(filter Darwin,$(shell uname)),dylib,so) \
-		python/protonce/_core.abi3.so
+	$(BUILD_EXTENSION)
 	PYTHONPATH=python $(PYTHON_TOOLS)/bin/python -m pytest -q
+
+# What needs torch, in a venv of its own: the examples, what tensors and networks become, and the blocks of
+# the documentation that use them.
+TORCH_TOOLS = $(CACHE)/torch-tools-$(firstword $(shell cat python/requirements.txt python/requirements-torch.txt | cksum))
+$(TORCH_TOOLS)/installed: python/requirements.txt python/requirements-torch.txt
+	@echo "python: installing torch, Lightning and lightly into $(TORCH_TOOLS)"
+	python3 -m venv --clear $(TORCH_TOOLS)
+	$(TORCH_TOOLS)/bin/pip install --no-compile --quiet --disable-pip-version-check \
+		-r python/requirements.txt -r python/requirements-torch.txt
+	touch $@
+
+test-examples: EXTENSION = --workspace
+test-examples: libtorch $(TORCH_TOOLS)/installed
+	$(BUILD_EXTENSION)
+	PYTHONPATH=python $(TORCH_TOOLS)/bin/python -m pytest -q
+
+docs: $(PYTHON_TOOLS)/installed
+	$(PYTHON_TOOLS)/bin/properdocs build --strict --quiet
+	@echo "docs: site/index.html"
 
 LIBTORCH_PARTS = --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libgomp*' --exclude 'libcu*'
 # PROGRAM=PATH takes a program that was built elsewhere.

@@ -156,10 +156,14 @@ def run(
         When that was handed on and the program has ended.
     """
     command = [str(program()), *arguments, *(["--json"] if json else [])]
+    # A notebook asks for colours, in which nothing would be found of what is looked for here.
+    plain = {**environment(), "NO_COLOR": "1"}
+    for variable in ("CLICOLOR_FORCE", "FORCE_COLOR"):
+        plain.pop(variable, None)
     # In a session of its own a terminal's Ctrl-C does not reach it a second time.
     process = subprocess.Popen(
         command,
-        env=environment(),
+        env=plain,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -263,6 +263,7 @@ class _Bar:
         from tqdm.auto import tqdm
 
         self._run, self._offset, self._epochs = run, 0, None
+        self._last = b""
         # Events of before a resumption are no progress now, but where it begins.
         self._bar = tqdm(desc=run.folder.name, unit="step", file=sys.stderr, leave=True)
         self._known: dict[str, Any] = {}
@@ -270,16 +271,18 @@ class _Bar:
     def look(self) -> None:
         try:
             with self._run._log().open("rb") as file:
-                if file.seek(0, os.SEEK_END) < self._offset:
-                    # A resumption has dropped what happened after the last checkpoint.
-                    self._offset = 0
-                file.seek(self._offset)
+                # A resumption drops what happened after the last checkpoint, and new lines, shorter or
+                # longer ones, take its place.
+                file.seek(self._offset - len(self._last))
+                if file.read(len(self._last)) != self._last:
+                    self._offset = file.seek(0)
                 lines = file.readlines()
         except FileNotFoundError:
             return
         for line in lines:
             if line.endswith(b"\n"):
                 self._offset += len(line)
+                self._last = line
                 self._follow(json.loads(line))
 
     def _follow(self, event: dict[str, Any]) -> None:

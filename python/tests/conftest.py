@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import protonce
 import protonce.program
 import pytest
 
@@ -86,3 +87,32 @@ def real_program():
         if path.is_file():
             return path
     pytest.skip("the program was not built")
+
+
+# A training of seconds.
+NARROW = dict(
+    preset="small",
+    arch="resnet18",
+    base_channels=32,
+    image_size=8,
+    batch_size=4,
+    epochs=2,
+    clusters=[3, 5],
+    warmup_epochs=1,
+    queue=16,
+    threads=1,
+    loader_threads=1,
+    precision="float32",
+    # The same rate however many epochs there will be.
+    schedule="step",
+)
+
+
+@pytest.fixture(scope="session")
+def trained(real_program, pictures, tmp_path_factory):
+    os.environ["PROTONCE"] = str(real_program)
+    try:
+        out = tmp_path_factory.mktemp("runs") / "run"
+        yield protonce.pretrain(pictures, out, progress=False, **NARROW)
+    finally:
+        del os.environ["PROTONCE"]
