@@ -116,8 +116,8 @@ impl Wishes<'_> {
         let automatic = self.preset == AUTO;
         let mut images = dataset.len();
         let side = match automatic && !self.given.contains_key("image-size") {
-            true => side(dataset)?,
-            false => 0,
+            true => Some(side(dataset)?),
+            false => None,
         };
         let recommended = |images: usize, seen: Option<usize>| {
             let (cores, gpu) = (protonce_images::threads(0), device != Device::Cpu);

@@ -13,8 +13,9 @@ use crate::settings::Config;
 pub struct Pile {
     /// How many there are.
     pub images: usize,
-    /// The median of their shorter sides, in pixels.
-    pub side: usize,
+    /// The median of their shorter sides, in pixels; none where it plays no part, as their size in views
+    /// is settled.
+    pub side: Option<usize>,
 }
 
 /// What the machine has.
@@ -58,7 +59,7 @@ impl Config {
             value.and_then(|value| usize::try_from(value).ok()).filter(|&value| value > 0)
         };
         let images = pile.images;
-        let size = given("image-size").unwrap_or(match pile.side {
+        let size = given("image-size").unwrap_or(match pile.side.unwrap_or(0) {
             0..=40 => 32,
             41..=80 => 64,
             81..=160 => 128,
@@ -118,10 +119,14 @@ impl Config {
         vec![
             Choice::new(
                 views,
-                format!(
-                    "half of the images are {} px or more on their shorter side; {about}",
-                    pile.side
-                ),
+                match pile.side {
+                    Some(side) => {
+                        format!(
+                            "half of the images are {side} px or more on their shorter side; {about}"
+                        )
+                    }
+                    None => about.to_owned(),
+                },
             ),
             Choice::new(encoder, format!("{cores} and {gpu}")),
             Choice::new(steps_of, format!("about {steps} steps can be taken")),
@@ -183,7 +188,7 @@ mod tests {
             for side in [1, 32, 72, 375, 5000] {
                 for gpu in [false, true] {
                     for seen in [None, Some(1), Some(100_000), Some(usize::MAX)] {
-                        let found = recommended(Pile { images, side }, gpu, "", seen);
+                        let found = recommended(Pile { images, side: Some(side) }, gpu, "", seen);
                         assert!((2..=256).contains(&found.batch_size));
                         assert!(found.batch_size <= images && found.queue > 0);
                         let clusters = found.clusters.counts(images);
@@ -198,7 +203,7 @@ mod tests {
     #[test]
     fn more_images_seen_are_larger_batches_at_a_higher_rate() {
         let with = |seen| {
-            let found = recommended(Pile { images: 50_000, side: 32 }, false, "", Some(seen));
+            let found = recommended(Pile { images: 50_000, side: Some(32) }, false, "", Some(seen));
             (found.batch_size, found.lr)
         };
         assert_eq!(with(100_000), (32, 0.0212));
@@ -208,7 +213,7 @@ mod tests {
 
     #[test]
     fn what_is_given_is_what_the_rest_follows() {
-        let pile = Pile { images: 3000, side: 375 };
+        let pile = Pile { images: 3000, side: Some(375) };
         let found = recommended(pile, true, "image-size = 48\nbatch-size = 16", None);
         assert_eq!((found.encoder.stem.name(), found.views.blur_probability), ("small", 0.0));
         assert_eq!(found.lr, 0.015);
