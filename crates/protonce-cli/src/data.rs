@@ -30,7 +30,8 @@ pub enum Command {
 #[derive(Args)]
 pub struct CheckArguments {
     /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
-    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it.
+    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it; or
+    /// the address of such files: s3://BUCKET/KEY, gs://, az:// or https://.
     data: String,
     /// Threads that decode; 0: one per core.
     #[arg(long, default_value_t = 0)]
@@ -43,7 +44,8 @@ pub struct CheckArguments {
 #[derive(Args)]
 pub struct PackArguments {
     /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
-    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it.
+    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it; or
+    /// the address of such files: s3://BUCKET/KEY, gs://, az:// or https://.
     data: String,
     /// The packed file.
     #[arg(long, value_name = "FILE")]
@@ -73,7 +75,8 @@ enum EncodingName {
 #[derive(Args)]
 pub struct ViewsArguments {
     /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
-    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it.
+    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it; or
+    /// the address of such files: s3://BUCKET/KEY, gs://, az:// or https://.
     data: String,
     /// The picture.
     #[arg(long, value_name = "FILE.png")]

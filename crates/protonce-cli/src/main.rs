@@ -16,6 +16,7 @@ mod embed;
 mod eval;
 mod flags;
 mod manual;
+mod objects;
 mod panics;
 mod pictures;
 mod plan;
@@ -60,6 +61,8 @@ pub static malloc_conf: &[u8; 65] =
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    objects: objects::CacheFlags,
 }
 
 #[derive(Subcommand)]
@@ -122,6 +125,7 @@ fn run() -> anyhow::Result<()> {
         }
         Err(wrong) => wrong.exit(),
     };
+    arguments.objects.apply();
     match arguments.command {
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Eval(command) => eval::run(&command),

@@ -228,8 +228,8 @@ fn decide(
     };
     if config.data.is_empty() {
         return Err(ConfigError::Invalid(
-            "no DATA was given: expected a folder, a .tar, .zip or .parquet, a list of images or a \
-             packed file"
+            "no DATA was given: expected a folder, a .tar, .zip or .parquet, a list of images, a \
+             packed file or the address of such a file"
                 .to_owned(),
         )
         .into());

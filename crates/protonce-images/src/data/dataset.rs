@@ -168,6 +168,12 @@ impl Dataset {
         self.index.storage.is_remote()
     }
 
+    /// Bytes that the cache holds of images from object stores and web servers; none for others.
+    pub fn cache_limit(&self) -> Option<u64> {
+        let first = self.index.listing.extents.first()?;
+        self.index.storage.place(*first).map(|(object, _)| object.cache_limit())
+    }
+
     /// Begins to fetch what [`Dataset::read`] will need of the image, unless it is there already.
     pub(super) fn fetch(&self, index: usize) -> Vec<Arc<Flight>> {
         let extent = self.index.listing.extents.get(index).copied();

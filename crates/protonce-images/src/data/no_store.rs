@@ -34,6 +34,10 @@ impl Object {
         match *self {}
     }
 
+    pub fn cache_limit(&self) -> u64 {
+        match *self {}
+    }
+
     pub fn read_exact_at(self: &Arc<Object>, _bytes: &mut [u8], _offset: u64) -> io::Result<()> {
         match **self {}
     }

@@ -93,7 +93,7 @@ fn hexadecimal(digest: &[u8]) -> String {
 
 impl Object {
     /// Finds out what is at an address.
-    pub async fn find(
+    pub(super) async fn find(
         connection: &Connection,
         address: Address,
         cache: Arc<Cache>,
