@@ -20,8 +20,11 @@ mod refusals;
 mod report;
 mod resume;
 mod runs;
+#[path = "../../../protonce-images/tests/images/store/server.rs"]
+mod server;
 mod settings;
 mod signals;
+mod stores;
 mod weights;
 
 use std::path::{Path, PathBuf};

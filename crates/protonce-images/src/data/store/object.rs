@@ -59,8 +59,8 @@ struct Seen {
 /// Blocks that were asked for one after the other.
 #[derive(Debug, Default)]
 struct Sequence {
-    /// The first that was not asked for yet.
-    next: u64,
+    /// The first that was not asked for yet, once one was.
+    next: Option<u64>,
     /// How many before it are fetched ahead.
     window: u64,
 }
@@ -198,17 +198,18 @@ impl Object {
     fn fetch_in_sequence(self: &Arc<Object>, block: u64) -> Result<Arc<Flight>, StoreError> {
         let flight = self.fetch_block(block)?;
         let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_under_way = block < sequence.next && sequence.next - block <= sequence.window;
-        if is_under_way {
+        let under_way = |next: u64| next - sequence.window..next;
+        if sequence.next.is_some_and(|next| under_way(next).contains(&block)) {
             return Ok(flight);
         }
-        sequence.window = match block == sequence.next {
+        sequence.window = match sequence.next == Some(block) {
             true => (2 * sequence.window).clamp(1, WINDOW),
             false => 0,
         };
-        sequence.next = block + sequence.window + 1;
-        let following = block + 1..sequence.next.min(self.length().div_ceil(BLOCK));
+        let end = block + sequence.window + 1;
+        sequence.next = Some(end);
         drop(sequence);
+        let following = block + 1..end.min(self.length().div_ceil(BLOCK));
         for following in following.filter(|&following| !self.holds(following)) {
             self.fetch_block(following)?;
         }
