@@ -123,7 +123,7 @@ fn run_check(arguments: &CheckArguments) -> anyhow::Result<()> {
     // Remarks are part of the report.
     let dataset = Dataset::open(&arguments.data)?;
     let bar = ProgressBar::new(dataset.len() as u64);
-    let report = check(&dataset, arguments.threads, |done| bar.set_position(done as u64));
+    let report = check(&dataset, arguments.threads, |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     if arguments.json {
         print_line(serde_json::to_string(&report)?)?;
@@ -172,7 +172,7 @@ fn run_views(arguments: &ViewsArguments) -> anyhow::Result<()> {
     let flags = &arguments.settings.0;
     let mut config = Config::resolve([Config::preset(&arguments.preset)?, flags.clone()])?;
     let dataset = open(&arguments.data)?;
-    config.settle(&dataset);
+    config.settle(&dataset)?;
     let ViewsArguments { images, pairs, seed, out, .. } = arguments;
     save_png(out, &view_grid(&dataset, &config.views, *images, *pairs, *seed))?;
     say!("images and {pairs} pairs of their views: {}", out.display());

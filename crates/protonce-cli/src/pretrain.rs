@@ -246,7 +246,7 @@ fn decide(
         config = plan.config;
         dataset = config.chosen((*whole).clone());
     }
-    config.settle(&dataset);
+    config.settle(&dataset)?;
     if !resume && arguments.preset == AUTO {
         display.command(&config.command(&arguments.out.to_string_lossy())?);
     }

@@ -8,7 +8,7 @@
 
 use std::str::FromStr;
 
-use protonce_images::data::{Dataset, without_secrets};
+use protonce_images::data::{Dataset, StoreError, without_secrets};
 use protonce_images::settings::{Kind, OutOfRange, SettingValue, UnknownName};
 use protonce_images::threads;
 use protonce_images::views::{ViewConfig, measure_stats};
@@ -591,10 +591,13 @@ impl Config {
 
     /// Settles what depends on the images: measures mean and standard deviation, and chooses how to
     /// shuffle, where these are `auto`. The run stores the result, so that it goes on the same.
-    pub fn settle(&mut self, dataset: &Dataset) {
+    ///
+    /// # Errors
+    /// When the object store that the images lie in fails.
+    pub fn settle(&mut self, dataset: &Dataset) -> Result<(), StoreError> {
         if self.stats == Stats::Auto {
             // Images that say nothing about their spread are normalised as photographs are.
-            if let Some((mean, std)) = measure_stats(dataset, self.loader_threads) {
+            if let Some((mean, std)) = measure_stats(dataset, self.loader_threads)? {
                 (self.views.mean, self.views.std) = (mean, std);
             }
             self.stats = Stats::Given;
@@ -606,6 +609,7 @@ impl Config {
             let fits = dataset.bytes().zip(room).is_none_or(|(bytes, room)| bytes <= room);
             self.shuffle = if fits { Shuffle::Full } else { Shuffle::Local };
         }
+        Ok(())
     }
 
     /// Takes over what `run`, which these settings continue, has settled where they leave it open.

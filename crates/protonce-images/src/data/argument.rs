@@ -70,7 +70,7 @@ pub(super) fn locate(argument: &str) -> Result<Location, DataError> {
 }
 
 /// Whether an argument names something in an object store or on a web server.
-fn is_url(argument: &str) -> bool {
+pub(super) fn is_url(argument: &str) -> bool {
     let scheme = argument.split_once("://").map(|(scheme, _)| scheme);
     scheme.is_some_and(|scheme| {
         scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())

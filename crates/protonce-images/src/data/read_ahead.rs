@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
 use super::Dataset;
 use super::store::Flight;
@@ -18,12 +17,9 @@ const IN_FLIGHT: usize = 16;
 /// Blocks that are fetched before the first image that needs them is read.
 const AHEAD: usize = 64;
 
-/// A thread that fetches; it ends when this is dropped.
+/// A thread that fetches; it begins no more once this is dropped.
 #[derive(Debug)]
-pub(crate) struct ReadAhead {
-    progress: Arc<Progress>,
-    thread: Option<JoinHandle<()>>,
-}
+pub(crate) struct ReadAhead(Arc<Progress>);
 
 #[derive(Debug, Default)]
 struct Progress {
@@ -52,27 +48,24 @@ impl ReadAhead {
         }
         let progress = Arc::new(Progress::default());
         let (dataset, shared) = (Arc::clone(dataset), Arc::clone(&progress));
-        let thread = std::thread::Builder::new()
+        // Nobody waits for its end, which may have to wait for a store that does not answer.
+        std::thread::Builder::new()
             .name("read-ahead".to_owned())
             .spawn(move || fetch(&dataset, order, &shared))?;
-        Ok(Some(ReadAhead { progress, thread: Some(thread) }))
+        Ok(Some(ReadAhead(progress)))
     }
 
     /// Notes that so many more images are being read.
     pub fn advance(&self, images: usize) {
-        self.progress.lock().begun += images;
-        self.progress.moved.notify_all();
+        self.0.lock().begun += images;
+        self.0.moved.notify_all();
     }
 }
 
 impl Drop for ReadAhead {
     fn drop(&mut self) {
-        self.progress.lock().stop = true;
-        self.progress.moved.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // If it panicked, images are fetched when they are read.
-            let _ = thread.join();
-        }
+        self.0.lock().stop = true;
+        self.0.moved.notify_all();
     }
 }
 
