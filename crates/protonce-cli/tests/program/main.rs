@@ -20,6 +20,7 @@ mod refusals;
 mod report;
 mod resume;
 mod runs;
+#[allow(dead_code)]
 #[path = "../../../protonce-images/tests/images/store/server.rs"]
 mod server;
 mod settings;

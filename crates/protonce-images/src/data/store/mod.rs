@@ -10,6 +10,11 @@ mod address;
 mod cache;
 mod connection;
 mod object;
+// Its tests use it as others do, and these a part of it.
+#[cfg(test)]
+#[allow(dead_code, clippy::unwrap_used)]
+#[path = "../../../tests/images/store/server.rs"]
+mod server;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -284,3 +284,38 @@ async fn get(
     })?;
     Ok((body, seen))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::address::{Asked, parse};
+    use super::super::server::{Behaviour, Fault, Server};
+    use super::*;
+
+    #[test]
+    fn what_does_not_pass_is_given_up_after_a_while_and_can_be_read_later() {
+        for (fault, part) in [
+            (Fault::Cut, "it is cut short on the way"),
+            (Fault::Busy, "the server answers \"503 Service Unavailable, SlowDown\""),
+            (Fault::Dropped, "there is no answer"),
+        ] {
+            let server = Server::start(Behaviour::default());
+            let Asked::One(address) = parse(&server.put("/a.tar", vec![1; 1000])).unwrap() else {
+                panic!("several objects")
+            };
+            let folder = tempfile::tempdir().unwrap();
+            let cache = Arc::new(Cache::new(folder.path(), 1 << 20));
+            let connection = Connection::current().unwrap();
+            let to = Arc::clone(&connection);
+            let finding = async move { Object::find(&to, address, cache).await };
+            let found = connection.wait(finding).unwrap();
+            let object = Arc::new(Object { patience: Duration::ZERO, ..found });
+            server.behave(Behaviour { fault: Some((1, fault)), ..Behaviour::default() });
+            let mut bytes = [0; 10];
+            let error = object.read_exact_at(&mut bytes, 5).unwrap_err().to_string();
+            assert!(error.contains("/a.tar: ") && error.contains(part), "{error}");
+            server.behave(Behaviour::default());
+            object.read_exact_at(&mut bytes, 5).unwrap();
+            assert_eq!(bytes, [1; 10]);
+        }
+    }
+}
