@@ -9,6 +9,9 @@ use crate::data::{DataError, Dataset, StoreError};
 /// Images looked at: more of them no longer change the third decimal.
 const ENOUGH: usize = 10_000;
 
+/// Means, then standard deviations, of red, green and blue.
+pub type ChannelStats = ([f64; 3], [f64; 3]);
+
 /// Mean and standard deviation of red, green and blue, scaled to [0, 1], over all pixels of at most
 /// 10 000 images spread evenly over the data set; each image counts the same.
 ///
@@ -20,7 +23,7 @@ const ENOUGH: usize = 10_000;
 pub fn measure_stats(
     dataset: &Dataset,
     threads: usize,
-) -> Result<Option<([f64; 3], [f64; 3])>, StoreError> {
+) -> Result<Option<ChannelStats>, StoreError> {
     let threads = crate::threads(threads);
     let count = dataset.len().min(ENOUGH);
     let next = AtomicUsize::new(0);

@@ -133,7 +133,8 @@ impl State {
             return Ok(false);
         }
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        let fault = behaviour.fault.filter(|(every, _)| number % every == 0).map(|fault| fault.1);
+        let fault =
+            behaviour.fault.filter(|(every, _)| number.is_multiple_of(*every)).map(|fault| fault.1);
         let target = lines[0].split(' ').nth(1).unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let header = |name: &str| {
