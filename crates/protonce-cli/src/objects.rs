@@ -16,7 +16,7 @@ pub struct CacheFlags {
     /// and not once an epoch.
     #[arg(
         long, global = true, value_name = "GB", default_value_t = 20, help_heading = "Object stores",
-        value_parser = clap::value_parser!(u64).range(1..=1_000_000)
+        value_parser = clap::value_parser!(u64).range(2..=1_000_000)
     )]
     cache_size: u64,
 }

@@ -251,6 +251,23 @@ fn what_cannot_be_had_is_one_sentence() {
 }
 
 #[test]
+fn a_store_that_fails_while_a_file_is_listed_is_not_taken_for_a_damaged_file() {
+    let files = fs::read_dir(fixture("")).unwrap().flatten().map(|file| file.path());
+    let mut kinds = std::collections::BTreeSet::new();
+    for file in files.filter(|file| Dataset::open(file.to_str().unwrap()).is_ok()) {
+        // The first request asks what there is.
+        let fault = Some((2, Fault::Denied));
+        let server = serve(Behaviour { fault, ..Behaviour::default() });
+        let Ok(contents) = fs::read(&file) else { continue };
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let found = problem(Dataset::open(&server.put(&format!("/{name}"), contents)));
+        assert_eq!(found, StoreProblem::Denied("403 Forbidden".to_owned()), "{name}");
+        kinds.insert(file.extension().unwrap().to_owned());
+    }
+    assert!(kinds.len() >= 3, "{kinds:?}");
+}
+
+#[test]
 fn what_is_no_data_set_is_named_as_on_a_disk() {
     let server = serve(Behaviour::default());
     for (name, contents, part) in [
