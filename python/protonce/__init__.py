@@ -6,6 +6,7 @@ Nothing but the standard library is imported until it is needed; NumPy is the on
 ``Loader``                batches of random views for your own training loop
 ``views``                 the views of one image
 ``Dataset``               names, labels and bytes of images, wherever they are
+``cache_objects``         where images of object stores are kept, and how many
 ``KMeans``                exact k-means under scikit-learn's names
 ``cluster_metrics``       how well clusters agree with labels
 ``pretrain``, ``Run``     trains an encoder without labels; what that leaves
@@ -29,6 +30,7 @@ _HOME = {
     "Run": "run",
     "UnreadableImageWarning": "loader",
     "UsageError": "program",
+    "cache_objects": "dataset",
     "cluster_metrics": "kmeans",
     "embed": "embeddings",
     "load": "weights",

@@ -1,5 +1,6 @@
 from . import evaluate as evaluate
 from .dataset import Dataset as Dataset
+from .dataset import cache_objects as cache_objects
 from .embeddings import Embeddings as Embeddings
 from .embeddings import embed as embed
 from .kmeans import KMeans as KMeans

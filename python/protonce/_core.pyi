@@ -1,5 +1,6 @@
 """The compiled half: see crates/protonce-python. Use what the package's own modules make of it."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,8 @@ class Dataset:
     def names(self) -> list[str]: ...
     def name(self, index: int) -> str: ...
     def read(self, index: int) -> bytes: ...
+
+def cache_objects(folder: str | os.PathLike[str] | None, limit: int | None) -> None: ...
 
 class Pipeline:
     def __init__(

@@ -12,6 +12,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def cache_objects(
+    folder: str | os.PathLike[str] | None = None, *, gigabytes: float = 20
+) -> None:
+    """Says where what is fetched from object stores and web servers is kept.
+
+    It holds for what is opened from now on. With room for all of the images they are fetched once,
+    and not once an epoch.
+
+    Parameters
+    ----------
+    folder : str or path, optional
+        Unless given, ``protonce/objects`` in your cache folder (``XDG_CACHE_HOME`` or ``~/.cache``).
+    gigabytes : float
+        How much is kept there at most.
+    """
+    _core.cache_objects(folder, int(gigabytes * 1e9))
+
+
 class Dataset:
     """An ordered collection of images, some or all of which may carry a label.
 
@@ -21,12 +39,16 @@ class Dataset:
         A folder (nested), a ``.tar`` (read in place, never unpacked), a text list with
         ``path[<tab>label]`` a line, or a packed file; ``#SUBFOLDER`` for a part of it. In folders
         and archives the first folder below the root is the label. Images are ordered by name, byte
-        by byte, so that an index means the same image on every machine.
+        by byte, so that an index means the same image on every machine. Archives, tables and packed
+        files can also lie in object stores and on web servers: ``s3://BUCKET/KEY``, ``gs://``,
+        ``az://`` and ``https://``.
 
     Raises
     ------
     FileNotFoundError
         When there is nothing at the path.
+    OSError
+        When it cannot be read.
     ValueError
         When it is none of these, or holds no images.
     """

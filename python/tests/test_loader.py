@@ -1,11 +1,13 @@
 """The loader as a training loop uses it."""
 
+import http.server
 import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import warnings
@@ -318,6 +320,78 @@ def test_a_forked_child_can_use_a_loader_but_not_its_parents_batches(pictures):
     assert os.waitpid(child, 0)[1] == 0
     # And the parent goes on.
     same(expected, [*copied([held]), *copied(running)])
+
+
+class Ranges(http.server.BaseHTTPRequestHandler):
+    """Hands out parts of the server's one file to whoever has its signature."""
+
+    def do_GET(self):
+        contents = self.server.contents
+        if not self.path.endswith("?sig=secret"):
+            return self.send_error(403)
+        begin, end = self.headers["Range"].removeprefix("bytes=").split("-")
+        part = contents[int(begin) : int(end) + 1]
+        self.send_response(206)
+        self.send_header("ETag", f'"{zlib.crc32(contents)}"')
+        self.send_header("Content-Length", str(len(part)))
+        last = int(begin) + len(part) - 1
+        self.send_header("Content-Range", f"bytes {begin}-{last}/{len(contents)}")
+        self.end_headers()
+        self.wfile.write(part)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def served(pictures, tmp_path):
+    """A tar of the pictures, and its address on a web server."""
+    with tarfile.open(tmp_path / "pictures.tar", "w") as archive:
+        archive.add(pictures, ".")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ranges) as server:
+        server.contents = (tmp_path / "pictures.tar").read_bytes()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        protonce.cache_objects(tmp_path / "cache", gigabytes=0.1)
+        address = f"http://127.0.0.1:{server.server_port}/pictures.tar"
+        yield tmp_path / "pictures.tar", address
+        server.shutdown()
+
+
+def test_images_on_a_web_server_are_those_of_the_file(served, tmp_path):
+    file, address = served
+    local, remote = protonce.Dataset(file), protonce.Dataset(f"{address}?sig=secret")
+    assert remote.names == local.names and remote.classes == local.classes
+    assert all(remote.read(i) == local.read(i) for i in range(len(local)))
+    assert repr(remote) == f"Dataset({address!r}): 23 images"
+    assert list((tmp_path / "cache").rglob("*"))
+    both = [loader(data, batch_size=5, seed=3) for data in (file, f"{address}?sig=secret")]
+    same(*(copied(batches) for batches in both))
+    same(copied(both[0]), copied(pickle.loads(pickle.dumps(both[1]))))
+    with pytest.raises(OSError, match="permission is denied"):
+        protonce.Dataset(address)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_reads_from_a_web_server_too(served, tmp_path):
+    file, address = served
+    remote = protonce.Dataset(f"{address}?sig=secret")
+    expected = [protonce.Dataset(file).read(i) for i in range(len(remote))]
+    # Nothing that was fetched before the fork helps the child.
+    for block in (tmp_path / "cache").rglob("*"):
+        if block.is_file():
+            block.unlink()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.alarm(30)
+            if [remote.read(i) for i in range(len(remote))] == expected:
+                status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert [remote.read(i) for i in range(len(remote))] == expected
 
 
 def test_memory_stays_flat(pictures):

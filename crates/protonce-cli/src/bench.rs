@@ -76,7 +76,7 @@ fn step(arguments: &Step) -> anyhow::Result<()> {
         config.data = folder.display().to_string();
     }
     let dataset = Arc::new(config.chosen(Dataset::open(&config.data)?));
-    config.settle(&dataset);
+    config.settle(&dataset)?;
     let steps = Steps { warmup: arguments.warmup_steps, timed: arguments.steps };
     let bar = indicatif::ProgressBar::new(0);
     let times = measure_step(&config, &dataset, device, steps, &mut |notice| match notice {

@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::objects::CacheFlags;
 use crate::{data, report};
 
 /// What the commands take that need tensors, or know all flags: to `protonce` words that it hands on, to
@@ -32,6 +33,9 @@ pub struct Arguments<E: Engine> {
     /// What to do.
     #[command(subcommand)]
     pub command: Command<E>,
+    /// Where objects of stores are kept.
+    #[command(flatten)]
+    pub objects: CacheFlags,
 }
 
 /// A command and what it takes.

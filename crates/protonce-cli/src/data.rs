@@ -32,7 +32,8 @@ pub enum Command {
 #[derive(Args)]
 pub struct CheckArguments {
     /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
-    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it.
+    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it; or
+    /// the address of such files: s3://BUCKET/KEY, gs://, az:// or https://.
     data: String,
     /// Threads that decode; 0: one per core.
     #[arg(long, default_value_t = 0)]
@@ -46,7 +47,8 @@ pub struct CheckArguments {
 #[derive(Args)]
 pub struct PackArguments {
     /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
-    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it.
+    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it; or
+    /// the address of such files: s3://BUCKET/KEY, gs://, az:// or https://.
     data: String,
     /// The packed file.
     #[arg(long, value_name = "FILE")]
@@ -77,7 +79,8 @@ enum EncodingName {
 #[derive(Args)]
 pub struct ViewsArguments {
     /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
-    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it.
+    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it; or
+    /// the address of such files: s3://BUCKET/KEY, gs://, az:// or https://.
     data: String,
     /// The picture.
     #[arg(long, value_name = "FILE.png")]
@@ -128,7 +131,7 @@ fn run_check(arguments: &CheckArguments) -> anyhow::Result<()> {
     // Remarks are part of the report.
     let dataset = Dataset::open(&arguments.data)?;
     let bar = ProgressBar::new(dataset.len() as u64);
-    let report = check(&dataset, arguments.threads, |done| bar.set_position(done as u64));
+    let report = check(&dataset, arguments.threads, |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     if arguments.json {
         print_line(serde_json::to_string(&report)?)?;
@@ -177,7 +180,7 @@ fn run_views(arguments: &ViewsArguments) -> anyhow::Result<()> {
     let flags = &arguments.settings.0;
     let mut config = Config::resolve([Config::preset(&arguments.preset)?, flags.clone()])?;
     let dataset = open(&arguments.data)?;
-    config.settle(&dataset);
+    config.settle(&dataset)?;
     let ViewsArguments { images, pairs, seed, out, .. } = arguments;
     save_png(out, &view_grid(&dataset, &config.views, *images, *pairs, *seed))?;
     say!("images and {pairs} pairs of their views: {}", out.display());

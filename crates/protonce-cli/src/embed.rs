@@ -26,7 +26,8 @@ pub struct Arguments {
     #[arg(long, value_name = "W")]
     weights: PathBuf,
     /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
-    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it.
+    /// `data/*.parquet`), a text list or a packed file, with `#SUBFOLDER` for a part of it; or
+    /// the address of such files: s3://BUCKET/KEY, gs://, az:// or https://.
     #[arg(long)]
     data: String,
     /// The file, of a format that its name says: .npy, .safetensors, .parquet or .csv.

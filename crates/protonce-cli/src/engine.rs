@@ -69,6 +69,7 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<()> {
     let arguments: Arguments<Definitions> = protonce_cli::parse()?;
+    arguments.objects.apply();
     match arguments.command {
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments.command),

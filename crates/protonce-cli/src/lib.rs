@@ -15,6 +15,7 @@ pub mod output;
 pub mod commands;
 pub mod data;
 pub mod flags;
+pub mod objects;
 pub mod panics;
 pub mod report;
 #[cfg(feature = "serve")]

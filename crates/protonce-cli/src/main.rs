@@ -39,6 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments<Elsewhere>) -> anyhow::Result<()> {
+    arguments.objects.apply();
     match arguments.command {
         Command::Data(command) => data::run(&command),
         Command::Report(arguments) => report::run(&arguments),

@@ -228,8 +228,8 @@ fn decide(
     };
     if config.data.is_empty() {
         return Err(ConfigError::Invalid(
-            "no DATA was given: expected a folder, a .tar, .zip or .parquet, a list of images or a \
-             packed file"
+            "no DATA was given: expected a folder, a .tar, .zip or .parquet, a list of images, a \
+             packed file or the address of such a file"
                 .to_owned(),
         )
         .into());
@@ -246,7 +246,7 @@ fn decide(
         config = plan.config;
         dataset = config.chosen((*whole).clone());
     }
-    config.settle(&dataset);
+    config.settle(&dataset)?;
     if !resume && arguments.preset == AUTO {
         display.command(&config.command(&arguments.out.to_string_lossy())?);
     }

@@ -1,7 +1,7 @@
 //! Image data sets and the random views of contrastive learning, without a tensor library.
 //!
 //! Enters: one argument, `PATH[#SUBFOLDER]`: a folder, a `.tar`, `.zip` or `.parquet` or a set of these, a
-//! text list or a packed file. Leaves: batches of normalised pixels, channels last: two random views per image for training (PCL's and
+//! text list or a packed file, or the address of one in an object store. Leaves: batches of normalised pixels, channels last: two random views per image for training (PCL's and
 //! MoCo's augmentations), or one centre crop for evaluation, made on several threads and the same to
 //! the bit for any number of them.
 //!
@@ -28,8 +28,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Features, both on by default: `jpeg-xl` decodes JPEG XL, `parquet` reads tables with a column of
-//! images.
+//! Features, all on by default: `jpeg-xl` decodes JPEG XL, `parquet` reads tables with a column of
+//! images, `object-store` reads what lies in object stores and on web servers.
 //!
 //! [`data`] knows names, labels and bytes and decodes nothing; [`views`] turns bytes into pixels;
 //! [`random`] has a stream of numbers for everything that is drawn at random; [`settings`](mod@settings) is how the

@@ -1,5 +1,6 @@
 //! Images, by their names, labels and bytes.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use protonce_images::data;
@@ -10,6 +11,12 @@ use pyo3::types::PyBytes;
 use crate::array::Array;
 use crate::failure::Failure;
 use crate::patience::{at_once, left_alone};
+
+/// Where what is fetched from object stores is kept, and how many bytes of it.
+#[pyfunction]
+pub fn cache_objects(folder: Option<PathBuf>, limit: Option<u64>) {
+    data::cache_objects(folder.as_deref(), limit);
+}
 
 /// An ordered collection of images, some or all of which may carry a label.
 #[pyclass(frozen, module = "protonce._core")]

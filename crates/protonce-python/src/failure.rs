@@ -1,7 +1,7 @@
 //! Errors of the libraries as Python exceptions: the same sentence under the type that Python has for
 //! its kind.
 
-use protonce_images::data::DataError;
+use protonce_images::data::{DataError, StoreError, StoreProblem};
 use protonce_images::views::{DecodeError, LoaderError};
 use protonce_kmeans::KMeansError;
 use protonce_run::{ConfigError, RunError};
@@ -49,7 +49,11 @@ impl From<Failure> for PyErr {
         match failure {
             Failure::Python(error) => error,
             Failure::Data(DataError::Missing { .. }) => PyFileNotFoundError::new_err(sentence),
-            Failure::Data(DataError::Unreadable { .. }) => PyOSError::new_err(sentence),
+            Failure::Data(DataError::Store(StoreError { problem, .. })) if is_missing(&problem) => {
+                PyFileNotFoundError::new_err(sentence)
+            }
+            Failure::Data(DataError::Unreadable { .. } | DataError::Store(_))
+            | Failure::Loader(LoaderError::Store(_)) => PyOSError::new_err(sentence),
             Failure::Loader(LoaderError::Thread(_) | LoaderError::Panicked { .. })
             | Failure::KMeans(KMeansError::Threads(_) | KMeansError::Stopped)
             | Failure::Thread(_)
@@ -57,6 +61,12 @@ impl From<Failure> for PyErr {
             _ => PyValueError::new_err(sentence),
         }
     }
+}
+
+/// Whether there is nothing at an address.
+fn is_missing(problem: &StoreProblem) -> bool {
+    use StoreProblem::{Missing, MissingBucket, NothingMatches};
+    matches!(problem, Missing | MissingBucket | NothingMatches)
 }
 
 impl Failure {

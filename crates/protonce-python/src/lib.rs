@@ -27,6 +27,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<array::Array>()?;
     module.add_class::<dataset::Dataset>()?;
+    module.add_function(wrap_pyfunction!(dataset::cache_objects, module)?)?;
     module.add_class::<loader::Pipeline>()?;
     module.add_class::<loader::Batches>()?;
     module.add_function(wrap_pyfunction!(settings::view_settings, module)?)?;

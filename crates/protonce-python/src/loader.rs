@@ -118,7 +118,7 @@ impl Pipeline {
         let kind = if centre { Kind::Centre } else { Kind::Random };
         let (dataset, mut config) = left_alone(py, move || {
             let dataset = config.chosen(data::Dataset::open(&data)?);
-            config.settle(&dataset);
+            config.settle(&dataset).map_err(data::DataError::Store)?;
             Ok((Arc::new(dataset), config))
         })?;
         let share = Share { kind, batch_size, drop_last, rank, world_size };

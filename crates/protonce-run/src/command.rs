@@ -11,7 +11,8 @@ impl Config {
     /// # Errors
     /// When a value cannot be written as TOML.
     pub fn command(&self, out: &str) -> Result<String, ConfigError> {
-        let settings = self.table()?;
+        let shown = self.without_secrets();
+        let settings = shown.table()?;
         let mut best: Option<(&str, Vec<(String, Value)>)> = None;
         for preset in ["v2", "v1", "small"] {
             let flags = flags(preset, &settings)?;
@@ -20,7 +21,7 @@ impl Config {
             }
         }
         let (preset, flags) = best.unwrap_or_default();
-        let mut words = vec!["protonce".to_owned(), "pretrain".to_owned(), quoted(&self.data)];
+        let mut words = vec!["protonce".to_owned(), "pretrain".to_owned(), quoted(&shown.data)];
         words.extend(["--out".to_owned(), quoted(out), "--preset".to_owned(), preset.to_owned()]);
         for (name, value) in flags {
             words.push(format!("--{name}"));

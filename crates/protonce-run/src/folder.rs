@@ -160,7 +160,7 @@ impl RunFolder {
     /// When they cannot be written.
     pub fn write_settings(&self, config: &Config) -> Result<(), RunError> {
         let file = config_file(&self.path);
-        let text = toml::to_string(config).map_err(read_error(&file))?;
+        let text = toml::to_string(&config.without_secrets()).map_err(read_error(&file))?;
         write_file(&file, text.as_bytes())
     }
 

@@ -8,7 +8,7 @@
 
 use std::str::FromStr;
 
-use protonce_images::data::Dataset;
+use protonce_images::data::{Dataset, StoreError, without_secrets};
 use protonce_images::settings::{Kind, OutOfRange, SettingValue, UnknownName};
 use protonce_images::threads;
 use protonce_images::views::{ViewConfig, measure_stats};
@@ -287,7 +287,8 @@ protonce_images::settings! {
         ["Images"]
         /// Images: a folder, a .tar, .zip or .parquet, several of these (`shard-{000..127}.tar`,
         /// `data/*.parquet`), a text list (`path<tab>label` per line) or a packed file, with
-        /// `#SUBFOLDER` for a part of it. Not needed with --resume.
+        /// `#SUBFOLDER` for a part of it; or the address of such files, as s3://BUCKET/KEY, gs://, az:// or
+        /// https://. Not needed with --resume.
         data: String = String::new(), shown_as("DATA"), positional(), changeable();
 
         /// Use only the first N images of each class, by name (0: all): for quick trials.
@@ -590,19 +591,25 @@ impl Config {
 
     /// Settles what depends on the images: measures mean and standard deviation, and chooses how to
     /// shuffle, where these are `auto`. The run stores the result, so that it goes on the same.
-    pub fn settle(&mut self, dataset: &Dataset) {
+    ///
+    /// # Errors
+    /// When the object store that the images lie in fails.
+    pub fn settle(&mut self, dataset: &Dataset) -> Result<(), StoreError> {
         if self.stats == Stats::Auto {
             // Images that say nothing about their spread are normalised as photographs are.
-            if let Some((mean, std)) = measure_stats(dataset, self.loader_threads) {
+            if let Some((mean, std)) = measure_stats(dataset, self.loader_threads)? {
                 (self.views.mean, self.views.std) = (mean, std);
             }
             self.stats = Stats::Given;
         }
         if self.shuffle == Shuffle::Auto {
             let room = memory().map(|memory| memory / 4 * 3);
+            // What is fetched is read from the cache in any order, as long as all of it is there.
+            let room = room.into_iter().chain(dataset.cache_limit()).min();
             let fits = dataset.bytes().zip(room).is_none_or(|(bytes, room)| bytes <= room);
             self.shuffle = if fits { Shuffle::Full } else { Shuffle::Local };
         }
+        Ok(())
     }
 
     /// Takes over what `run`, which these settings continue, has settled where they leave it open.
@@ -622,6 +629,16 @@ impl Config {
             0 if on_gpu => (threads(0) - 1).max(1),
             requested => threads(requested),
         }
+    }
+
+    /// The same with data arguments as they may be written down: see
+    /// [`without_secrets`](protonce_images::data::without_secrets).
+    pub fn without_secrets(&self) -> Config {
+        let mut config = self.clone();
+        for argument in [&mut config.data, &mut config.eval_train, &mut config.eval_test] {
+            *argument = without_secrets(argument).into_owned();
+        }
+        config
     }
 
     /// Every setting as a table.

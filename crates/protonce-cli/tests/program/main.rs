@@ -20,9 +20,13 @@ mod refusals;
 mod report;
 mod resume;
 mod runs;
+#[allow(dead_code)]
+#[path = "../../../protonce-images/tests/images/store/server.rs"]
+mod server;
 mod settings;
 mod signals;
 mod start;
+mod stores;
 mod weights;
 
 use std::path::{Path, PathBuf};

@@ -5,9 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
 use std::thread::ScopedJoinHandle;
 
 use super::DataError;
@@ -16,7 +14,8 @@ use super::folder::OtherFiles;
 use super::listing::Listing;
 use super::name::{file_name, first_folder, is_image_name, is_skipped_path};
 use super::shards::Shard;
-use super::storage::{Archive, Extent, Storage};
+use super::source::{Blob, Reader};
+use super::storage::{Extent, Storage};
 
 /// Lists the images of the archives, or of a `subfolder` in them, which then is the root.
 pub(super) fn list(
@@ -26,11 +25,11 @@ pub(super) fn list(
     let mut walk = Walk::new(subfolder);
     let mut archives = Vec::with_capacity(shards.len());
     let list_shard = |number: usize| {
-        let shard @ Shard { path, prefix } = &shards[number];
-        let file = shard.open()?;
+        let Shard { source, prefix } = &shards[number];
+        let blob = source.open()?;
         let mut walk = Walk::new(subfolder);
-        walk.list_one(path, &file, prefix, number as u32)?;
-        Ok((walk, Archive::new(path, file, number)))
+        walk.list_one(&blob, prefix, number as u32)?;
+        Ok((walk, blob.held_as(number)))
     };
     // Waiting for headers takes longer than reading them, so some shards are walked at once.
     let at_once = crate::threads(0).max(8);
@@ -106,10 +105,9 @@ impl<'a> Walk<'a> {
     /// What was found in all of `shards`.
     pub fn finish(mut self, shards: &[Shard]) -> Result<Listing, DataError> {
         let path = || match shards {
-            [shard] => shard.path.clone(),
+            [shard] => shard.path().to_owned(),
             shards => {
-                let files: Vec<_> = shards.iter().map(|shard| shard.path.clone()).collect();
-                super::shards::common_folder(&files)
+                super::shards::common_folder(&shards.iter().map(Shard::path).collect::<Vec<_>>())
             }
         };
         if !self.known_part {
@@ -134,16 +132,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Adds the images of one archive.
-    fn list_one(
-        &mut self,
-        path: &Path,
-        file: &File,
-        prefix: &str,
-        number: u32,
-    ) -> Result<(), DataError> {
+    fn list_one(&mut self, blob: &Blob, prefix: &str, number: u32) -> Result<(), DataError> {
         let mut links = HashMap::new();
         let mut sample = Sample::default();
-        members(path, file, |full_name, member| {
+        members(blob, |full_name, member| {
             let Some(name) = self.name_in_part(full_name) else { return Ok(()) };
             match member {
                 Member::File { extent, contents } => {
@@ -163,7 +155,7 @@ impl<'a> Walk<'a> {
             Ok(())
         })?;
         sample.leave(&mut self.listing);
-        for (name, extent) in resolve(path, file, links)? {
+        for (name, extent) in resolve(blob, links)? {
             self.push(prefix, &name, Extent { file: number, ..extent });
         }
         Ok(())
@@ -266,8 +258,7 @@ enum Member<'a> {
 /// Where links lead: to a file of the archive, by its full name. Those that lead nowhere are left
 /// out.
 fn resolve(
-    path: &Path,
-    file: &File,
+    blob: &Blob,
     links: HashMap<String, String>,
 ) -> Result<Vec<(String, Extent)>, DataError> {
     if links.is_empty() {
@@ -275,7 +266,7 @@ fn resolve(
     }
     let mut targets: HashMap<&str, Option<Extent>> =
         links.values().map(|target| (target.as_str(), None)).collect();
-    members(path, file, |name, member| {
+    members(blob, |name, member| {
         if let Member::File { extent, .. } = member
             && let Some(found) = targets.get_mut(name)
         {
@@ -289,14 +280,19 @@ fn resolve(
 
 /// Walks the headers, seeking over the contents.
 fn members(
-    path: &Path,
-    file: &File,
+    blob: &Blob,
     mut visit: impl FnMut(&str, Member) -> io::Result<()>,
 ) -> Result<(), DataError> {
-    let broken = |source| DataError::BrokenArchive { path: path.to_owned(), source };
-    let unreadable = |source| DataError::Unreadable { path: path.to_owned(), source };
-    let length = file.metadata().map_err(unreadable)?.len();
-    let mut archive = tar::Archive::new(Forward::new(file).map_err(unreadable)?);
+    let path = blob.path();
+    let broken = |error| {
+        DataError::of_store(error, |source| DataError::BrokenArchive {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    let unreadable = |source| DataError::unreadable(path, source);
+    let length = blob.length().map_err(unreadable)?;
+    let mut archive = tar::Archive::new(Forward::new(blob).map_err(unreadable)?);
     for entry in archive.entries_with_seek().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
         let kind = entry.header().entry_type();
@@ -367,14 +363,14 @@ fn pax_sparse(entry: &mut tar::Entry<impl Read>, name: &str) -> io::Result<Optio
 /// A file read from its begin on, through a buffer that survives short seeks: the headers of small
 /// members come by the hundred with one call.
 struct Forward<'a> {
-    reader: BufReader<&'a File>,
+    reader: BufReader<Reader<&'a Blob>>,
     position: u64,
 }
 
 impl Forward<'_> {
-    fn new(mut file: &File) -> io::Result<Forward<'_>> {
-        file.rewind()?;
-        Ok(Forward { reader: BufReader::with_capacity(8 << 10, file), position: 0 })
+    fn new(blob: &Blob) -> io::Result<Forward<'_>> {
+        let reader = Reader::new(blob, 0)?;
+        Ok(Forward { reader: BufReader::with_capacity(8 << 10, reader), position: 0 })
     }
 }
 

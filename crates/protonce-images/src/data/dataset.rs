@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
-use super::argument::{self, Container, Location};
+use super::argument::{self, Container, Location, without_secrets};
 use super::fingerprint::Fingerprint;
 use super::listing::{Listing, UNLABELLED};
+use super::source::version_of;
 use super::storage::Storage;
+use super::store::Flight;
 use super::{DataError, folder, list, packed, shards};
 use crate::random::{Purpose, generator};
 
@@ -38,6 +39,9 @@ impl Dataset {
     /// Several archives or tables are one set: a pattern such as `shard-{000..127}.tar` or
     /// `data/*.parquet`, or a folder in which nothing else lies.
     ///
+    /// An archive, table or packed file, or several, can also lie in an object store or on a web server:
+    /// `s3://`, `gs://`, `az://` and `https://`, see [`cache_objects`](super::cache_objects).
+    ///
     /// In folders and archives an image's label is the first folder under the root; images directly
     /// in the root have none. In tar archives a `.cls` or `.json` of the same name comes before that.
     /// `#SUBFOLDER` makes a folder inside the root.
@@ -46,16 +50,17 @@ impl Dataset {
     /// When the path or the subfolder does not exist, cannot be read, holds no images, or is
     /// none of these kinds.
     pub fn open(argument: &str) -> Result<Dataset, DataError> {
-        let Location { path, container, subfolder } = argument::locate(argument)?;
+        let Location { path, container, subfolder, remarks } = argument::locate(argument)?;
         let subfolder = subfolder.as_deref();
-        let (storage, listing) = match container {
+        let (storage, mut listing) = match container {
             Container::Folder => folder::list(&path, subfolder)?,
-            Container::Shard(kind) => shards::list_one(kind, &path, subfolder)?,
-            Container::Shards(kind, files) => shards::list(kind, &path, &files, subfolder)?,
+            Container::Shard(kind, source) => shards::list_one(kind, source, subfolder)?,
+            Container::Shards(kind, files) => shards::list(kind, &path, files, subfolder)?,
             Container::List => list::list(&path, subfolder)?,
-            Container::Packed => packed::list(&path, subfolder)?,
+            Container::Packed(source) => packed::list(&source, subfolder)?,
         };
-        Ok(Dataset::new(argument, storage, listing))
+        listing.remarks.extend(remarks);
+        Ok(Dataset::new(&without_secrets(argument), storage, listing))
     }
 
     /// The same where labels are needed: if some images have labels, those without (a picture beside
@@ -110,7 +115,7 @@ impl Dataset {
         self.len() == 0
     }
 
-    /// What was typed to open this data set.
+    /// What was typed to open this data set, as [`without_secrets`] leaves it.
     pub fn argument(&self) -> &str {
         &self.index.argument
     }
@@ -156,6 +161,24 @@ impl Dataset {
     pub fn read(&self, index: usize, bytes: &mut Vec<u8>) -> Result<(), DataError> {
         let extent = self.index.listing.extents.get(index).copied();
         self.index.storage.read(self.name(index), extent, bytes)
+    }
+
+    /// Whether the images come from an object store or a web server.
+    pub fn is_remote(&self) -> bool {
+        self.index.storage.is_remote()
+    }
+
+    /// Bytes that the cache holds of images from object stores and web servers; none for others.
+    pub fn cache_limit(&self) -> Option<u64> {
+        let first = self.index.listing.extents.first()?;
+        self.index.storage.place(*first).map(|(object, _)| object.cache_limit())
+    }
+
+    /// Begins to fetch what [`Dataset::read`] will need of the image, unless it is there already.
+    pub(super) fn fetch(&self, index: usize) -> Vec<Arc<Flight>> {
+        let extent = self.index.listing.extents.get(index).copied();
+        let place = extent.and_then(|extent| self.index.storage.place(extent));
+        place.map_or(Vec::new(), |(object, range)| object.fetch(range))
     }
 
     /// Encoded bytes of all images, where that is known without looking at each: in archives and
@@ -229,28 +252,27 @@ impl Dataset {
     /// What was computed of the images can be kept under a hash of it. A file that is gone has no
     /// length; reading it will say so.
     pub fn describe(&self, digest: &mut dyn FnMut(&[u8])) {
-        let mut file = |metadata: Option<std::fs::Metadata>| {
-            let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
-            let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            let length = metadata.map_or(0, |metadata| metadata.len());
+        let mut file = |(length, modified): (u64, u128)| {
             digest(&length.to_le_bytes());
-            digest(&since.map_or(0, |since| since.as_nanos()).to_le_bytes());
+            digest(&modified.to_le_bytes());
         };
         match &*self.index.storage {
             Storage::Files { base } => {
                 for index in 0..self.len() {
-                    file(base.join(self.name(index)).metadata().ok());
+                    file(version_of(base.join(self.name(index)).metadata().ok()));
                 }
             }
             Storage::Archives(archives) => {
-                archives.iter().for_each(|archive| file(archive.metadata()));
+                archives.iter().for_each(|archive| file(archive.version()));
                 for extent in &self.index.listing.extents {
                     digest(&extent.offset.to_le_bytes());
                 }
             }
             #[cfg(feature = "parquet")]
-            Storage::Tables(tables) => tables.metadata().for_each(&mut file),
-            Storage::Raw(raw) => raw.files.iter().for_each(|(raw, _)| file(raw.metadata().ok())),
+            Storage::Tables(tables) => tables.blobs().for_each(|table| file(table.version())),
+            Storage::Raw(raw) => {
+                raw.files.iter().for_each(|(raw, _)| file(version_of(raw.metadata().ok())));
+            }
         }
         for index in 0..self.len() {
             digest(self.name(index).as_bytes());

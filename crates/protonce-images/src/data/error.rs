@@ -1,9 +1,11 @@
 //! What can go wrong between an argument and an image's bytes.
 
+use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::IMAGE_EXTENSIONS;
+use super::StoreError;
 
 /// A data set that cannot be opened, or an image whose bytes cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,9 @@ pub enum DataError {
         /// Why.
         source: io::Error,
     },
+    /// What lies in an object store or on a web server cannot be found or read.
+    #[error(transparent)]
+    Store(StoreError),
     /// An archive whose headers make no sense.
     #[error(
         "{} is not a tar archive that can be read ({source}): expected an uncompressed, undamaged \
@@ -224,6 +229,37 @@ pub enum DataError {
         /// The file, shown with replacement characters.
         path: PathBuf,
     },
+}
+
+impl DataError {
+    /// A file or folder that cannot be read: what an object store said, if that is why.
+    pub(super) fn unreadable(path: &Path, source: io::Error) -> DataError {
+        DataError::of_store(source, |source| DataError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// What an object store said, if that is behind `error`, which came through a parser of some
+    /// format; else what `otherwise` makes of it.
+    pub(super) fn of_store<E: Error + 'static>(
+        error: E,
+        otherwise: impl FnOnce(E) -> DataError,
+    ) -> DataError {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+        while let Some(found) = cause {
+            if let Some(store) = found.downcast_ref::<StoreError>() {
+                return DataError::Store(store.clone());
+            }
+            // An `io::Error` passes its content over when asked for its source.
+            let content = found.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            cause = match content {
+                Some(content) => Some(content),
+                None => found.source(),
+            };
+        }
+        otherwise(error)
+    }
 }
 
 /// "a, b, c and 5 more": enough of what is there to see a misspelling.

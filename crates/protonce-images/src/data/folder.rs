@@ -10,6 +10,7 @@ use super::error::some_of;
 use super::listing::Listing;
 use super::name::{first_folder, is_image_name, is_other_image, is_skipped_folder};
 use super::shards::{self, ShardKind};
+use super::source::Source;
 use super::storage::Storage;
 
 /// Lists the images under `root`, or under its `subfolder`, which then is the root.
@@ -36,7 +37,8 @@ pub(super) fn list(root: &Path, subfolder: Option<&str>) -> Result<(Storage, Lis
     }
     let storage = match set {
         Some((kind, files)) => {
-            let (storage, found) = shards::list(kind, &base, &files, None)?;
+            let files = files.into_iter().map(Source::File).collect();
+            let (storage, found) = shards::list(kind, &base, files, None)?;
             listing = found;
             storage
         }

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use super::error::some_of;
 use super::listing::Listing;
 use super::name::first_folder;
+use super::source::Source;
 use super::storage::{Coding, Extent, Storage, read_exact_at};
 use super::{DataError, Dataset};
 use protonce_disk as disk;
@@ -36,14 +37,19 @@ const SHARD_BYTES: usize = 64 << 20;
 const SHARD_IMAGES: usize = 1 << 20;
 
 /// Lists the images of the packed file at `path`, or of a `subfolder` in it, which then is the root.
-pub(super) fn list(path: &Path, subfolder: Option<&str>) -> Result<(Storage, Listing), DataError> {
-    let unreadable = |source| DataError::Unreadable { path: path.to_owned(), source };
+pub(super) fn list(
+    source: &Source,
+    subfolder: Option<&str>,
+) -> Result<(Storage, Listing), DataError> {
+    let path = source.path();
+    let unreadable = |source| DataError::unreadable(path, source);
     let broken =
         |reason: &str| DataError::BrokenPack { path: path.to_owned(), reason: reason.to_owned() };
-    let file = File::open(path).map_err(unreadable)?;
-    let length = file.metadata().map_err(unreadable)?.len();
+    let blob = source.open()?;
+    let length = blob.length().map_err(unreadable)?;
     let mut header = [0; HEADER as usize];
-    read_exact_at(&file, &mut header, 0).map_err(|_| broken("its header is cut short"))?;
+    blob.read_exact_at(&mut header, 0)
+        .map_err(|error| DataError::of_store(error, |_| broken("its header is cut short")))?;
     let header = Header::parse(&header).ok_or_else(|| broken("its header is damaged"))?;
     if header.version != VERSION {
         return Err(broken("it was packed by another version"));
@@ -58,14 +64,14 @@ pub(super) fn list(path: &Path, subfolder: Option<&str>) -> Result<(Storage, Lis
     let index_length =
         usize::try_from(header.index_length).map_err(|_| broken("its index is too large"))?;
     let mut index = vec![0; index_length];
-    read_exact_at(&file, &mut index, header.index_offset).map_err(unreadable)?;
+    blob.read_exact_at(&mut index, header.index_offset).map_err(unreadable)?;
     if crc32fast::hash(&index) != header.index_checksum {
         return Err(broken("its index does not match its checksum"));
     }
     let listing = parse_index(&index, header.index_offset)
         .ok_or_else(|| broken("its index contradicts itself"))?;
     drop(index);
-    let storage = Storage::archive(path, file);
+    let storage = Storage::Archives(vec![blob]);
     let Some(subfolder) = subfolder else {
         return Ok((storage, listing));
     };

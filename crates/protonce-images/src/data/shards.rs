@@ -4,12 +4,12 @@
 //! In a set the name of a file stands in front of the names in it, so that names stay different and
 //! neighbours in the order of images lie in one file; labels come from inside the files.
 
-use std::fs::File;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::listing::Listing;
 use super::name::has_extension;
-use super::storage::{Storage, open_regular};
+use super::source::Source;
+use super::storage::Storage;
 use super::{DataError, archive, zip};
 
 /// What a shard is.
@@ -45,43 +45,44 @@ impl ShardKind {
 
 /// A file of a set: where it is, and what stands in front of the names in it.
 pub(super) struct Shard {
-    pub path: PathBuf,
+    pub source: Source,
     pub prefix: String,
 }
 
 impl Shard {
-    pub fn open(&self) -> Result<File, DataError> {
-        open_regular(&self.path)
-            .map_err(|source| DataError::Unreadable { path: self.path.clone(), source })
+    pub fn path(&self) -> &Path {
+        self.source.path()
     }
 }
 
 /// Lists the images of one file, or of a `subfolder` in it.
 pub(super) fn list_one(
     kind: ShardKind,
-    path: &Path,
+    source: Source,
     subfolder: Option<&str>,
 ) -> Result<(Storage, Listing), DataError> {
-    list_shards(kind, &[Shard { path: path.to_owned(), prefix: String::new() }], subfolder)
+    list_shards(kind, &[Shard { source, prefix: String::new() }], subfolder)
 }
 
 /// Lists the images of `files` below `base` as one set, or of a `subfolder` in each of them.
 pub(super) fn list(
     kind: ShardKind,
     base: &Path,
-    files: &[PathBuf],
+    files: Vec<Source>,
     subfolder: Option<&str>,
 ) -> Result<(Storage, Listing), DataError> {
     let mut shards = Vec::with_capacity(files.len());
-    for path in files {
+    for source in files {
+        let path = source.path();
         let below = path.strip_prefix(base).unwrap_or(path);
         let Some(name) = below.to_str() else {
-            return Err(DataError::NameNotUnicode { path: path.clone() });
+            return Err(DataError::NameNotUnicode { path: path.to_owned() });
         };
-        shards.push(Shard { path: path.clone(), prefix: format!("{}/", name.replace('\\', "/")) });
+        let prefix = format!("{}/", name.replace('\\', "/"));
+        shards.push(Shard { source, prefix });
     }
     shards.sort_unstable_by(|a, b| a.prefix.cmp(&b.prefix));
-    shards.dedup_by(|a, b| a.path == b.path);
+    shards.dedup_by(|a, b| a.path() == b.path());
     list_shards(kind, &shards, subfolder)
 }
 
@@ -97,33 +98,26 @@ fn list_shards(
         ShardKind::Parquet => super::table::list(shards, subfolder),
         #[cfg(not(feature = "parquet"))]
         ShardKind::Parquet => Err(DataError::Table {
-            path: shards.first().map(|shard| shard.path.clone()).unwrap_or_default(),
+            path: shards.first().map(|shard| shard.path().to_owned()).unwrap_or_default(),
             problem: "is a parquet file, which this program was built without".to_owned(),
         }),
     }
 }
 
 /// The files of one kind: of the first in [`ShardKind`] of which there are any.
-pub(super) fn of_one_kind(found: &[(ShardKind, PathBuf)]) -> Option<(ShardKind, Vec<PathBuf>)> {
+pub(super) fn of_one_kind<T: Clone>(found: &[(ShardKind, T)]) -> Option<(ShardKind, Vec<T>)> {
     [ShardKind::Tar, ShardKind::Parquet, ShardKind::Zip].into_iter().find_map(|kind| {
         let of_kind = found.iter().filter(|file| file.0 == kind);
-        let files: Vec<PathBuf> = of_kind.map(|file| file.1.clone()).collect();
+        let files: Vec<T> = of_kind.map(|file| file.1.clone()).collect();
         (!files.is_empty()).then_some((kind, files))
     })
 }
 
 /// The folder in which all of `files` lie.
-pub(super) fn common_folder(files: &[PathBuf]) -> PathBuf {
-    let parts = |path: &PathBuf| -> Vec<PathBuf> {
-        let parent = path.parent().unwrap_or(Path::new(""));
-        parent.components().map(|part: Component| part.as_os_str().into()).collect()
-    };
-    let mut common = files.first().map(parts).unwrap_or_default();
-    for file in files {
-        let same = common.iter().zip(parts(file)).take_while(|(a, b)| *a == b).count();
-        common.truncate(same);
-    }
-    common.into_iter().collect()
+pub(super) fn common_folder(files: &[&Path]) -> PathBuf {
+    let mut folders = files.first().map(|file| file.ancestors()).into_iter().flatten().skip(1);
+    let common = folders.find(|folder| files.iter().all(|file| file.starts_with(folder)));
+    common.unwrap_or(Path::new("")).to_owned()
 }
 
 /// The files that a pattern stands for: none where it is no pattern, or nothing matches its `*`, `?`
@@ -150,7 +144,7 @@ pub(super) fn expand(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
 }
 
 /// What a pattern with `{a,b}` and `{000..127}` spells out; itself, where there are none.
-fn braces(pattern: &str) -> Vec<String> {
+pub(super) fn braces(pattern: &str) -> Vec<String> {
     let itself = || vec![pattern.to_owned()];
     let Some((before, rest)) = pattern.split_once('{') else { return itself() };
     let Some((inside, after)) = rest.split_once('}') else { return itself() };
@@ -199,9 +193,10 @@ mod tests {
             (&["a/b/1.tar", "a/c/1.tar"], "a"),
             (&["/x/1.tar", "/y/1.tar"], "/"),
             (&["1.tar"], ""),
+            (&["s3://b/c/1.tar", "s3://b/c/2.tar"], "s3://b/c"),
         ] {
-            let files: Vec<PathBuf> = files.iter().map(PathBuf::from).collect();
-            assert_eq!(common_folder(&files), Path::new(folder));
+            let files: Vec<&Path> = files.iter().map(Path::new).collect();
+            assert_eq!(common_folder(&files).as_os_str(), folder);
         }
     }
 }

@@ -2,10 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::DataError;
 use super::raw::RawFiles;
+use super::source::Blob;
+use super::store::Object;
 #[cfg(feature = "parquet")]
 use super::table::Tables;
 
@@ -15,20 +19,12 @@ pub(super) enum Storage {
     /// One file per image: `base` joined with the image's name. Serves folders and lists.
     Files { base: PathBuf },
     /// Archives or a packed file, read at an [`Extent`].
-    Archives(Vec<Archive>),
+    Archives(Vec<Blob>),
     /// Tables with a column of images; an [`Extent`] names file and row.
     #[cfg(feature = "parquet")]
     Tables(Tables),
     /// Files of bare pixels; an image's name is its number.
     Raw(RawFiles),
-}
-
-/// A file that holds many images.
-#[derive(Debug)]
-pub(super) struct Archive {
-    pub path: PathBuf,
-    /// None: opened for each image.
-    file: Option<File>,
 }
 
 /// Where an image lies inside a larger file, in bytes.
@@ -66,58 +62,57 @@ impl Extent {
     }
 }
 
-impl Archive {
-    /// More files than this are not held open at once: systems allow a thousand or so.
-    const OPEN: usize = 256;
-
-    /// The `number`-th file of a data set.
-    pub fn new(path: &Path, file: File, number: usize) -> Archive {
-        Archive { path: path.to_owned(), file: (number < Archive::OPEN).then_some(file) }
+/// Replaces `bytes` by the image called `name` at `extent` of an archive.
+fn read_extent(
+    archive: &Blob,
+    name: &str,
+    extent: Extent,
+    bytes: &mut Vec<u8>,
+) -> Result<(), DataError> {
+    let unreadable = |source| DataError::unreadable(&archive.path().join(name), source);
+    if u64::from(extent.length) > MAX_BYTES {
+        return Err(unreadable(ErrorKind::FileTooLarge.into()));
     }
-
-    pub fn metadata(&self) -> Option<fs::Metadata> {
-        match &self.file {
-            Some(file) => file.metadata().ok(),
-            None => fs::metadata(&self.path).ok(),
-        }
+    bytes.resize(extent.length as usize, 0);
+    archive.read_exact_at(bytes, extent.offset).map_err(unreadable)?;
+    let corrupt = || {
+        let (path, name) = (archive.path().to_owned(), name.to_owned());
+        DataError::CorruptImage { path, name }
+    };
+    if extent.coding == Coding::Deflated {
+        let mut inflated = Vec::with_capacity(2 * bytes.len());
+        let inflater = flate2::read::DeflateDecoder::new(&bytes[..]);
+        inflater.take(MAX_BYTES).read_to_end(&mut inflated).map_err(|_| corrupt())?;
+        *bytes = inflated;
     }
-
-    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        match &self.file {
-            Some(file) => read_exact_at(file, bytes, offset),
-            None => read_exact_at(&File::open(&self.path)?, bytes, offset),
-        }
+    if extent.coding != Coding::Plain && crc32fast::hash(bytes) != extent.checksum {
+        return Err(corrupt());
     }
-
-    /// Replaces `bytes` by the image called `name` at `extent`.
-    fn read(&self, name: &str, extent: Extent, bytes: &mut Vec<u8>) -> Result<(), DataError> {
-        let unreadable = |source| DataError::Unreadable { path: self.path.join(name), source };
-        if u64::from(extent.length) > MAX_BYTES {
-            return Err(unreadable(ErrorKind::FileTooLarge.into()));
-        }
-        bytes.resize(extent.length as usize, 0);
-        self.read_exact_at(bytes, extent.offset).map_err(unreadable)?;
-        let corrupt = || {
-            let (path, name) = (self.path.clone(), name.to_owned());
-            DataError::CorruptImage { path, name }
-        };
-        if extent.coding == Coding::Deflated {
-            let mut inflated = Vec::with_capacity(2 * bytes.len());
-            let inflater = flate2::read::DeflateDecoder::new(&bytes[..]);
-            inflater.take(MAX_BYTES).read_to_end(&mut inflated).map_err(|_| corrupt())?;
-            *bytes = inflated;
-        }
-        if extent.coding != Coding::Plain && crc32fast::hash(bytes) != extent.checksum {
-            return Err(corrupt());
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 impl Storage {
-    /// One archive or packed file.
-    pub fn archive(path: &Path, file: File) -> Storage {
-        Storage::Archives(vec![Archive::new(path, file, 0)])
+    /// Whether images come from an object store.
+    pub fn is_remote(&self) -> bool {
+        match self {
+            Storage::Archives(archives) => archives.iter().any(|blob| blob.object().is_some()),
+            #[cfg(feature = "parquet")]
+            Storage::Tables(tables) => tables.blobs().any(|blob| blob.object().is_some()),
+            _ => false,
+        }
+    }
+
+    /// The object in which the image at `extent` lies, and where; none of what is on a disk.
+    pub fn place(&self, extent: Extent) -> Option<(&Arc<Object>, Range<u64>)> {
+        match self {
+            Storage::Archives(archives) => {
+                let object = archives.get(extent.file as usize)?.object()?;
+                Some((object, extent.offset..extent.offset + u64::from(extent.length)))
+            }
+            #[cfg(feature = "parquet")]
+            Storage::Tables(tables) => tables.place(extent),
+            _ => None,
+        }
     }
 
     /// Replaces `bytes` by the encoded bytes of the image called `name`, at `extent` in an archive.
@@ -139,7 +134,7 @@ impl Storage {
             Storage::Archives(archives) => {
                 let extent = extent.ok_or_else(missing)?;
                 let archive = archives.get(extent.file as usize).ok_or_else(missing)?;
-                archive.read(name, extent, bytes)?;
+                read_extent(archive, name, extent, bytes)?;
             }
             #[cfg(feature = "parquet")]
             Storage::Tables(tables) => tables.read(name, extent.ok_or_else(missing)?, bytes)?,

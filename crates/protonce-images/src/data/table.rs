@@ -4,9 +4,8 @@
 //! Labels are read when a file is opened, images one by one: where each page of the column begins is
 //! noted once, so that an image costs reading its page and no more.
 
-use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
-use std::path::PathBuf;
+use std::io::BufReader;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -26,7 +25,9 @@ use super::error::some_of;
 use super::listing::Listing;
 use super::name::{LABEL_COLUMNS, file_name};
 use super::shards::Shard;
-use super::storage::{Extent, Storage, read_exact_at};
+use super::source::{Blob, Reader};
+use super::storage::{Extent, Storage};
+use super::store::Object;
 
 /// Lists the images of the files, one a row.
 pub(super) fn list(
@@ -36,16 +37,18 @@ pub(super) fn list(
     let mut listing = Listing::default();
     let mut tables = Vec::with_capacity(shards.len());
     for (number, shard) in shards.iter().enumerate() {
-        let wrong = |problem| DataError::Table { path: shard.path.clone(), problem };
+        let wrong = |problem| DataError::Table { path: shard.path().to_owned(), problem };
         if let Some(subfolder) = subfolder {
             return Err(DataError::UnknownSubfolder {
-                path: shard.path.clone(),
+                path: shard.path().to_owned(),
                 subfolder: subfolder.to_owned(),
                 found: some_of(&[], "folders"),
             });
         }
         let table = Table::open(shard)?;
-        let unreadable = |error: ParquetError| wrong(format!("cannot be read ({error})"));
+        let unreadable = |error: ParquetError| {
+            DataError::of_store(error, |error| wrong(format!("cannot be read ({error})")))
+        };
         let columns = Columns::find(&table.metadata).map_err(wrong)?;
         let labels = table.labels(&columns).map_err(unreadable)?;
         let paths = table.paths(&columns).map_err(unreadable)?;
@@ -64,7 +67,7 @@ pub(super) fn list(
         tables.push(Column { column: columns.image, groups: pages, table });
     }
     if listing.is_empty() {
-        let place = shards.first().map(|shard| shard.path.display().to_string());
+        let place = shards.first().map(|shard| shard.path().display().to_string());
         let (place, found) = (place.unwrap_or_default(), "no rows".to_owned());
         return Err(DataError::NoImages { place, found });
     }
@@ -76,21 +79,36 @@ pub(super) fn list(
 pub(super) struct Tables(Vec<Column>);
 
 impl Tables {
-    /// The files, to tell whether they change.
-    pub fn metadata(&self) -> impl Iterator<Item = Option<fs::Metadata>> {
-        self.0.iter().map(|column| column.table.reader.file.metadata().ok())
+    /// The files.
+    pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
+        self.0.iter().map(|column| &*column.table.reader.blob)
+    }
+
+    /// The object with the row that `extent` names, and where in it the row's page lies.
+    pub fn place(&self, extent: Extent) -> Option<(&Arc<Object>, Range<u64>)> {
+        let column = self.0.get(extent.file as usize)?;
+        let (_, group) = column.group(extent.offset as usize)?;
+        let row = extent.offset as usize - group.first_row;
+        let page = &group.pages[group.page(row)?];
+        let begin = u64::try_from(page.offset).ok()?;
+        let length = u64::try_from(page.compressed_page_size).ok()?;
+        Some((column.table.reader.blob.object()?, begin..begin + length))
     }
 
     /// Replaces `bytes` by the image in the row and file that `extent` names.
     pub fn read(&self, name: &str, extent: Extent, bytes: &mut Vec<u8>) -> Result<(), DataError> {
         let missing = || DataError::Missing { path: name.into() };
         let column = self.0.get(extent.file as usize).ok_or_else(missing)?;
-        let wrong = |problem| DataError::Table { path: column.table.path.clone(), problem };
+        let blob = &column.table.reader.blob;
+        let wrong = |problem| DataError::Table { path: blob.path().to_owned(), problem };
         let row = extent.offset as usize;
         match column.image(row) {
             Ok(Some(image)) => bytes.extend_from_slice(image.data()),
             Ok(None) => return Err(wrong(format!("has no image in row {row}"))),
-            Err(error) => return Err(wrong(format!("cannot be read in row {row} ({error})"))),
+            Err(error) => {
+                let unreadable = |error| wrong(format!("cannot be read in row {row} ({error})"));
+                return Err(DataError::of_store(error, unreadable));
+            }
         }
         Ok(())
     }
@@ -112,17 +130,26 @@ struct Group {
     pages: Vec<PageLocation>,
 }
 
+impl Group {
+    /// The page with a row, counted within the group.
+    fn page(&self, row: usize) -> Option<usize> {
+        self.pages.partition_point(|page| page.first_row_index as usize <= row).checked_sub(1)
+    }
+}
+
 impl Column {
+    /// The group with a row, and its number.
+    fn group(&self, row: usize) -> Option<(usize, &Group)> {
+        let after = self.groups.partition_point(|group| group.first_row <= row);
+        let number = after.checked_sub(1)?;
+        Some((number, &self.groups[number]))
+    }
+
     /// The image in a row; none where the column is null there.
     fn image(&self, row: usize) -> ParquetResult<Option<ByteArray>> {
-        let after = self.groups.partition_point(|group| group.first_row <= row);
-        let (number, group) = match after.checked_sub(1) {
-            Some(number) => (number, &self.groups[number]),
-            None => return Ok(None),
-        };
+        let Some((number, group)) = self.group(row) else { return Ok(None) };
         let row = row - group.first_row;
-        let page = group.pages.partition_point(|page| page.first_row_index as usize <= row);
-        let Some(page) = page.checked_sub(1) else { return Ok(None) };
+        let Some(page) = group.page(row) else { return Ok(None) };
         // The first page says where a dictionary ends. To the reader, it has all rows up to the page.
         let mut pages = vec![group.pages[0].clone()];
         let mut rows = group.rows;
@@ -143,24 +170,23 @@ impl Column {
 /// An open file.
 #[derive(Debug)]
 struct Table {
-    path: PathBuf,
     reader: Arc<Positioned>,
     metadata: ParquetMetaData,
 }
 
 impl Table {
     fn open(shard: &Shard) -> Result<Table, DataError> {
-        let path = &shard.path;
-        let unreadable = |source| DataError::Unreadable { path: path.clone(), source };
-        let file = shard.open()?;
-        let length = file.metadata().map_err(unreadable)?.len();
-        let reader = Arc::new(Positioned { file: Arc::new(file), length, starts: None });
+        let path = shard.path();
+        let blob = shard.source.open()?;
+        let length = blob.length().map_err(|source| DataError::unreadable(path, source))?;
+        let reader = Arc::new(Positioned { blob: Arc::new(blob), length, starts: None });
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&*reader);
-        let metadata = metadata.map_err(|error| DataError::Table {
+        let damaged = |error| DataError::Table {
             path: path.to_owned(),
             problem: format!("is damaged or cut short ({error}); copy or download it again"),
-        })?;
-        Ok(Table { path: path.to_owned(), reader, metadata })
+        };
+        let metadata = metadata.map_err(|error| DataError::of_store(error, damaged))?;
+        Ok(Table { reader, metadata })
     }
 
     fn page_reader(
@@ -181,7 +207,7 @@ impl Table {
         for group in self.metadata.row_groups() {
             let rows = group.num_rows() as usize;
             let reader = Arc::new(Positioned {
-                file: Arc::clone(&self.reader.file),
+                blob: Arc::clone(&self.reader.blob),
                 length: self.reader.length,
                 starts: Some(Mutex::default()),
             });
@@ -435,7 +461,7 @@ fn features(metadata: &ParquetMetaData) -> serde_json::Value {
 /// A file that is read at positions, by many threads at once.
 #[derive(Debug)]
 struct Positioned {
-    file: Arc<File>,
+    blob: Arc<Blob>,
     length: u64,
     /// Where reads began, if that is to be known.
     starts: Option<Mutex<Option<u64>>>,
@@ -456,15 +482,14 @@ impl Length for Positioned {
 }
 
 impl ChunkReader for Positioned {
-    type T = BufReader<From>;
+    type T = BufReader<Reader<Arc<Blob>>>;
 
-    fn get_read(&self, start: u64) -> ParquetResult<BufReader<From>> {
+    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
         if let Some(starts) = &self.starts {
             *starts.lock().unwrap_or_else(|error| error.into_inner()) = Some(start);
         }
-        let from = From { file: Arc::clone(&self.file), position: start, end: self.length };
         // Most reads are of a page's header, some dozens of bytes.
-        Ok(BufReader::with_capacity(512, from))
+        Ok(BufReader::with_capacity(512, Reader::new(Arc::clone(&self.blob), start)?))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
@@ -472,25 +497,7 @@ impl ChunkReader for Positioned {
             return Err(ParquetError::EOF("a page lies behind the end of the file".to_owned()));
         }
         let mut bytes = vec![0; length];
-        read_exact_at(&self.file, &mut bytes, start)?;
+        self.blob.read_exact_at(&mut bytes, start)?;
         Ok(bytes.into())
-    }
-}
-
-/// Reads forward from a position.
-#[derive(Debug)]
-struct From {
-    file: Arc<File>,
-    position: u64,
-    end: u64,
-}
-
-impl Read for From {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let left = self.end.saturating_sub(self.position);
-        let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        read_exact_at(&self.file, &mut bytes[..count], self.position)?;
-        self.position += count as u64;
-        Ok(count)
     }
 }

@@ -1,8 +1,6 @@
 //! Zip files: their directory is read once, images then in place, stored or deflated.
 
-use std::fs::File;
 use std::io::{BufReader, ErrorKind};
-use std::path::Path;
 
 use zip::CompressionMethod;
 use zip::result::ZipError;
@@ -12,7 +10,8 @@ use super::archive::{Walk, normalise};
 use super::listing::Listing;
 use super::name::{file_name, is_image_name};
 use super::shards::Shard;
-use super::storage::{Archive, Coding, Extent, Storage};
+use super::source::{Blob, Reader};
+use super::storage::{Coding, Extent, Storage};
 
 /// Lists the images of the zip files, or of a `subfolder` in them, which then is the root.
 pub(super) fn list(
@@ -22,28 +21,24 @@ pub(super) fn list(
     let mut walk = Walk::new(subfolder);
     let mut archives = Vec::with_capacity(shards.len());
     for (number, shard) in shards.iter().enumerate() {
-        let file = shard.open()?;
-        list_one(&mut walk, &shard.path, &file, &shard.prefix, number as u32)?;
-        archives.push(Archive::new(&shard.path, file, number));
+        let blob = shard.source.open()?;
+        list_one(&mut walk, &blob, &shard.prefix, number as u32)?;
+        archives.push(blob.held_as(number));
     }
     let listing = walk.finish(shards)?;
     Ok((Storage::Archives(archives), listing))
 }
 
-fn list_one(
-    walk: &mut Walk,
-    path: &Path,
-    file: &File,
-    prefix: &str,
-    number: u32,
-) -> Result<(), DataError> {
+fn list_one(walk: &mut Walk, blob: &Blob, prefix: &str, number: u32) -> Result<(), DataError> {
+    let path = blob.path();
     let broken = |error: ZipError| match error {
         ZipError::Io(source) if source.kind() != ErrorKind::UnexpectedEof => {
-            DataError::Unreadable { path: path.to_owned(), source }
+            DataError::unreadable(path, source)
         }
         error => DataError::BrokenZip { path: path.to_owned(), reason: error.to_string() },
     };
-    let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(broken)?;
+    let reader = Reader::new(blob, 0).map_err(|source| DataError::unreadable(path, source))?;
+    let mut archive = zip::ZipArchive::new(BufReader::new(reader)).map_err(broken)?;
     for member in 0..archive.len() {
         let member = archive.by_index_raw(member).map_err(broken)?;
         if !member.is_file() {

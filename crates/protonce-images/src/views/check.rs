@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::decode::format_name;
 use super::{Decoder, Image};
-use crate::data::Dataset;
+use crate::data::{DataError, Dataset, StoreError};
 
 /// What a data set is made of.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -77,7 +77,14 @@ pub struct Broken {
 /// Decodes every image on `threads` threads (0: one per core).
 ///
 /// `progress` is called after each image with the number done so far, from any of the threads.
-pub fn check(dataset: &Dataset, threads: usize, progress: impl Fn(usize) + Sync) -> DataReport {
+///
+/// # Errors
+/// When the object store that the images lie in fails.
+pub fn check(
+    dataset: &Dataset,
+    threads: usize,
+    progress: impl Fn(usize) + Sync,
+) -> Result<DataReport, StoreError> {
     let threads = crate::threads(threads);
     let next = AtomicUsize::new(0);
     let done = AtomicUsize::new(0);
@@ -88,29 +95,35 @@ pub fn check(dataset: &Dataset, threads: usize, progress: impl Fn(usize) + Sync)
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= dataset.len() {
-                return findings;
+                return Ok(findings);
             }
-            findings
-                .push((index, Finding::of(dataset, index, &mut decoder, &mut bytes, &mut image)));
+            let found = Finding::of(dataset, index, &mut decoder, &mut bytes, &mut image);
+            if found.is_err() {
+                // Others need not wait for a store that does not answer.
+                next.store(dataset.len(), Ordering::Relaxed);
+            }
+            findings.push((index, found?));
             progress(done.fetch_add(1, Ordering::Relaxed) + 1);
         }
     };
-    let mut findings: Vec<(usize, Finding)> = std::thread::scope(|scope| {
+    let found: Result<Vec<Vec<_>>, StoreError> = std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(look)).collect();
-        let mut findings = look();
+        let mut found = vec![look()];
         for other in others {
             match other.join() {
-                Ok(more) => findings.extend(more),
+                Ok(more) => found.push(more),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        findings
+        found.into_iter().collect()
     });
+    let mut findings = found?.concat();
     findings.sort_unstable_by_key(|&(index, _)| index);
-    summarise(dataset, findings)
+    Ok(summarise(dataset, findings))
 }
 
 /// What was found out about one image.
+#[derive(Clone)]
 enum Finding {
     Readable { format: &'static str, bytes: usize, width: usize, height: usize, grey: bool },
     Broken(String),
@@ -123,12 +136,15 @@ impl Finding {
         decoder: &mut Decoder,
         bytes: &mut Vec<u8>,
         image: &mut Image,
-    ) -> Finding {
-        if let Err(error) = dataset.read(index, bytes) {
-            return Finding::Broken(error.to_string());
+    ) -> Result<Finding, StoreError> {
+        match dataset.read(index, bytes) {
+            Ok(()) => {}
+            // Nothing is wrong with the image.
+            Err(DataError::Store(error)) => return Err(error),
+            Err(error) => return Ok(Finding::Broken(error.to_string())),
         }
         let decoded = decoder.decode(bytes, image).and_then(|()| format_name(bytes));
-        match decoded {
+        Ok(match decoded {
             Err(error) => Finding::Broken(error.to_string()),
             Ok(format) => Finding::Readable {
                 format,
@@ -137,7 +153,7 @@ impl Finding {
                 height: image.height,
                 grey: image.pixels.chunks_exact(3).all(|p| p[0] == p[1] && p[1] == p[2]),
             },
-        }
+        })
     }
 }
 

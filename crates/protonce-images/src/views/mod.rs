@@ -51,4 +51,4 @@ pub use random::ViewRandom;
 pub use crate::random::View;
 pub use render::Renderer;
 pub use resize::{CropBox, Resizer};
-pub use stats::measure_stats;
+pub use stats::{ChannelStats, measure_stats};

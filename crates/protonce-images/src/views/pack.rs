@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::check::Broken;
 use super::{CropBox, Decoder, Image, Planes, Resizer, pnm};
-use crate::data::{DataError, Dataset, PackWriter};
+use crate::data::{DataError, Dataset, PackWriter, StoreError};
 
 /// How images are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ const WAVE: usize = 64;
 /// continued by the same call. Returns none then.
 ///
 /// # Errors
-/// When `out` exists or cannot be written.
+/// When `out` exists or cannot be written, or an object store fails; the same call goes on then too.
 pub fn pack(
     dataset: &Dataset,
     out: &Path,
@@ -74,7 +74,7 @@ pub fn pack(
         let begin = writer.len();
         let end = (begin + WAVE * threads).min(dataset.len());
         let next = AtomicUsize::new(begin);
-        let packed: Mutex<BTreeMap<usize, Packed>> = Mutex::default();
+        let packed: Mutex<BTreeMap<usize, Result<Packed, StoreError>>> = Mutex::default();
         std::thread::scope(|scope| {
             for packer in &mut packers {
                 let (next, packed) = (&next, &packed);
@@ -85,13 +85,24 @@ pub fn pack(
                             return;
                         }
                         let one = packer.pack(dataset, index);
+                        if one.is_err() {
+                            // Others need not wait for a store that does not answer.
+                            next.store(end, Ordering::Relaxed);
+                        }
                         packed.lock().unwrap_or_else(|error| error.into_inner()).insert(index, one);
                     }
                 });
             }
         });
         let packed = packed.into_inner().unwrap_or_else(|error| error.into_inner());
-        for (index, (bytes, reason)) in packed {
+        for (index, one) in packed {
+            let (bytes, reason) = match one {
+                Ok(one) => one,
+                Err(error) => {
+                    writer.flush()?;
+                    return Err(DataError::Store(error));
+                }
+            };
             writer.add(&bytes)?;
             report.bytes += bytes.len() as u64;
             if let Some(reason) = reason {
@@ -142,11 +153,17 @@ impl Packer {
         }
     }
 
-    fn pack(&mut self, dataset: &Dataset, index: usize) -> Packed {
+    fn pack(&mut self, dataset: &Dataset, index: usize) -> Result<Packed, StoreError> {
         let mut bytes = Vec::new();
-        if let Err(error) = dataset.read(index, &mut bytes) {
-            return (Vec::new(), Some(error.to_string()));
+        match dataset.read(index, &mut bytes) {
+            Ok(()) => Ok(self.pack_bytes(bytes)),
+            // Nothing is wrong with the image.
+            Err(DataError::Store(error)) => Err(error),
+            Err(error) => Ok((Vec::new(), Some(error.to_string()))),
         }
+    }
+
+    fn pack_bytes(&mut self, mut bytes: Vec<u8>) -> Packed {
         if let Err(error) = self.decoder.decode(&bytes, &mut self.image) {
             return (bytes, Some(error.to_string()));
         }

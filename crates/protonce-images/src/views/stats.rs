@@ -4,21 +4,31 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Decoder, Image};
-use crate::data::Dataset;
+use crate::data::{DataError, Dataset, StoreError};
 
 /// Images looked at: more of them no longer change the third decimal.
 const ENOUGH: usize = 10_000;
+
+/// Means, then standard deviations, of red, green and blue.
+pub type ChannelStats = ([f64; 3], [f64; 3]);
 
 /// Mean and standard deviation of red, green and blue, scaled to [0, 1], over all pixels of at most
 /// 10 000 images spread evenly over the data set; each image counts the same.
 ///
 /// Images that cannot be read are left out. None when there are no others, or when a channel never
 /// varies. The result does not depend on the number of `threads` (0: one per core).
-pub fn measure_stats(dataset: &Dataset, threads: usize) -> Option<([f64; 3], [f64; 3])> {
+///
+/// # Errors
+/// When the object store that the images lie in fails.
+pub fn measure_stats(
+    dataset: &Dataset,
+    threads: usize,
+) -> Result<Option<ChannelStats>, StoreError> {
     let threads = crate::threads(threads);
     let count = dataset.len().min(ENOUGH);
     let next = AtomicUsize::new(0);
     let moments = Mutex::new(vec![None; count]);
+    let failed = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -30,9 +40,13 @@ pub fn measure_stats(dataset: &Dataset, threads: usize) -> Option<([f64; 3], [f6
                         return;
                     }
                     let index = position * dataset.len() / count;
-                    let readable = dataset.read(index, &mut bytes).is_ok()
-                        && decoder.decode(&bytes, &mut image).is_ok();
-                    if readable {
+                    let read = dataset.read(index, &mut bytes);
+                    if let Err(DataError::Store(error)) = read {
+                        *failed.lock().unwrap_or_else(|error| error.into_inner()) = Some(error);
+                        next.store(count, Ordering::Relaxed);
+                        return;
+                    }
+                    if read.is_ok() && decoder.decode(&bytes, &mut image).is_ok() {
                         let found = of_image(&image);
                         moments.lock().unwrap_or_else(|error| error.into_inner())[position] =
                             Some(found);
@@ -41,6 +55,9 @@ pub fn measure_stats(dataset: &Dataset, threads: usize) -> Option<([f64; 3], [f6
             });
         }
     });
+    if let Some(error) = failed.into_inner().unwrap_or_else(|error| error.into_inner()) {
+        return Err(error);
+    }
     // Added up in the order of the images, no matter which thread was first.
     let moments = moments.into_inner().unwrap_or_else(|error| error.into_inner());
     let (mut sums, mut images) = ([[0.0; 2]; 3], 0.0);
@@ -51,12 +68,12 @@ pub fn measure_stats(dataset: &Dataset, threads: usize) -> Option<([f64; 3], [f6
         }
     }
     if images == 0.0 {
-        return None;
+        return Ok(None);
     }
     let mean = sums.map(|[first, _]| first / images);
     let std: [f64; 3] =
         std::array::from_fn(|c| (sums[c][1] / images - mean[c] * mean[c]).max(0.0).sqrt());
-    std.iter().all(|&std| std > 1e-6).then_some((mean, std))
+    Ok(std.iter().all(|&std| std > 1e-6).then_some((mean, std)))
 }
 
 /// Mean and mean square of each channel.

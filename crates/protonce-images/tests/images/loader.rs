@@ -376,6 +376,7 @@ fn check_counts_classes_formats_sizes_and_broken_files() {
         let report = check(&dataset, threads, |_| {
             calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         });
+        let report = report.unwrap();
         assert_eq!((report.images, report.readable, report.unlabelled), (5, 4, 1));
         let classes: Vec<_> =
             report.classes.iter().map(|class| (class.name.as_str(), class.images)).collect();
@@ -411,7 +412,7 @@ fn real(name: &str) -> Option<Arc<Dataset>> {
 #[test]
 fn real_photographs_are_all_readable() {
     let Some(dataset) = real("photos.tar") else { return };
-    let report = check(&dataset, 0, |_| {});
+    let report = check(&dataset, 0, |_| {}).unwrap();
     assert_eq!((report.readable, report.broken), (dataset.len(), Vec::new()));
 }
 

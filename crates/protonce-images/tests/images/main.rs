@@ -13,3 +13,5 @@ mod layouts;
 mod loader;
 mod packed;
 mod pillow;
+#[cfg(feature = "object-store")]
+mod store;

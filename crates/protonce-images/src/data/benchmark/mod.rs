@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::argument::{is_url, without_secrets};
 use super::{DataError, Dataset};
 use folders::folders;
 use pixel_files::{cifar10, cifar100, stl10};
@@ -106,6 +107,13 @@ pub struct MultiLabel {
 /// When nothing there looks like one, or a part of it is missing or has another length than it should.
 pub fn open_benchmark(path: &str) -> Result<Splits, DataError> {
     let folder = Path::new(path);
+    if is_url(path) {
+        return Err(DataError::Layout {
+            path: without_secrets(path).into_owned().into(),
+            problem: "is an address".to_owned(),
+            expected: "a benchmark on a disk; what lies elsewhere is named by --train and --test",
+        });
+    }
     if !folder.exists() {
         return Err(DataError::Missing { path: folder.to_owned() });
     }

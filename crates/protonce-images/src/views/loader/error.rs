@@ -1,5 +1,6 @@
 //! Why a loader cannot start or go on.
 
+use crate::data::StoreError;
 use crate::settings::OutOfRange;
 
 /// A loader that cannot start, or cannot go on.
@@ -20,6 +21,9 @@ pub enum LoaderError {
     /// The operating system gives no more threads.
     #[error("cannot start a loader thread ({0}): expected one per core; use fewer threads")]
     Thread(std::io::Error),
+    /// The store in which the images lie cannot be read, or an image has changed there.
+    #[error(transparent)]
+    Store(StoreError),
     /// A thread met a bug in this program.
     #[error("making views of image {index} ({name}) panicked: {message}; please report this")]
     Panicked {

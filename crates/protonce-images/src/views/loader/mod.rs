@@ -22,7 +22,7 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::data::Dataset;
+use crate::data::{Dataset, ReadAhead};
 use queue::Queue;
 
 /// An iterator of [`Batch`]es in the order in which they were asked for.
@@ -55,15 +55,19 @@ impl Loader {
     /// Starts the threads for options that were checked.
     fn start(dataset: Arc<Dataset>, options: LoaderOptions) -> Result<Loader, LoaderError> {
         let threads = crate::threads(options.threads);
+        let order = if dataset.is_remote() { options.batches.concat() } else { Vec::new() };
+        let read_ahead = ReadAhead::begin(&dataset, order.into_iter());
+        let read_ahead = read_ahead.map_err(LoaderError::Thread)?.map(Arc::new);
         let queue = Arc::new(Queue::new(options, threads));
         // Threads started before one fails are stopped by the drop of this loader.
         let mut loader =
             Loader { queue, threads: Vec::new(), waited: Duration::ZERO, failed: false };
         for number in 0..threads {
             let (dataset, queue) = (Arc::clone(&dataset), Arc::clone(&loader.queue));
+            let read_ahead = read_ahead.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("views-{number}"))
-                .spawn(move || worker::work(&dataset, &queue))
+                .spawn(move || worker::work(&dataset, &queue, read_ahead.as_deref()))
                 .map_err(LoaderError::Thread)?;
             loader.threads.push(thread);
         }

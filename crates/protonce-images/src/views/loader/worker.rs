@@ -6,23 +6,29 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::assembly::Slot;
 use super::queue::Queue;
 use super::{Crops, LoaderError, Unreadable};
-use crate::data::Dataset;
+use crate::data::{DataError, Dataset, ReadAhead, StoreError};
 use crate::random::View;
 use crate::views::{CropBox, Decoder, Image, Renderer, ViewConfig, ViewParameters, ViewRandom};
 
-/// Takes images and makes their views until there are no more, or until one of them panics, which
-/// ends the loader with an error.
-pub(super) fn work(dataset: &Dataset, queue: &Queue) {
+/// Takes images and makes their views until there are no more, or until one of them panics or an object
+/// store fails, which ends the loader with an error. `read_ahead` hears of the images that are begun.
+pub(super) fn work(dataset: &Dataset, queue: &Queue, read_ahead: Option<&ReadAhead>) {
     let mut maker = ViewMaker::new(&queue.config);
     let mut slots = Vec::new();
     while let Some(task) = queue.take(&mut slots) {
+        if let Some(read_ahead) = read_ahead {
+            read_ahead.advance(task.positions.len());
+        }
         let mut unreadable = Vec::new();
         for (number, position) in task.positions.clone().enumerate() {
             let index = queue.batches[task.batch][position];
             let making = || maker.make(dataset, queue, index, number, &mut slots);
             match catch_unwind(AssertUnwindSafe(making)) {
                 Ok(Ok(())) => {}
-                Ok(Err(reason)) => {
+                // Nothing is wrong with an image that cannot be fetched: a run that left it out would be
+                // another run.
+                Ok(Err(Failure::Store(error))) => return queue.fail(LoaderError::Store(error)),
+                Ok(Err(Failure::Image(reason))) => {
                     let name = dataset.name(index).to_owned();
                     unreadable.push((position, Unreadable { index, name, reason }));
                 }
@@ -34,6 +40,14 @@ pub(super) fn work(dataset: &Dataset, queue: &Queue) {
         }
         queue.finish(&task, unreadable);
     }
+}
+
+/// Why views of an image cannot be made.
+enum Failure {
+    /// The image cannot be read.
+    Image(String),
+    /// The store that it lies in cannot be read.
+    Store(StoreError),
 }
 
 /// The message of a panic.
@@ -74,7 +88,7 @@ impl ViewMaker {
     }
 
     /// Reads and decodes the image `index` once, as much of it as the views need, then makes every
-    /// view as image `number` of its slot; an error is the reason to leave the image out.
+    /// view as image `number` of its slot.
     fn make(
         &mut self,
         dataset: &Dataset,
@@ -82,8 +96,11 @@ impl ViewMaker {
         index: usize,
         number: usize,
         slots: &mut [Slot],
-    ) -> Result<(), String> {
-        dataset.read(index, &mut self.bytes).map_err(|error| error.to_string())?;
+    ) -> Result<(), Failure> {
+        dataset.read(index, &mut self.bytes).map_err(|error| match error {
+            DataError::Store(error) => Failure::Store(error),
+            error => Failure::Image(error.to_string()),
+        })?;
         let (key_config, local_config) = (&self.key_config, &self.local_config);
         let parameters = &mut self.parameters;
         let decoded = self.decoder.decode_part(&self.bytes, &mut self.image, |width, height| {
@@ -102,7 +119,7 @@ impl ViewMaker {
             let crops = parameters.iter().map(|parameters| parameters.crop);
             crops.reduce(CropBox::around).unwrap_or(whole)
         });
-        decoded.map_err(|error| error.to_string())?;
+        decoded.map_err(|error| Failure::Image(error.to_string()))?;
         for (view, slot) in slots.iter_mut().enumerate() {
             let local = queue.crops.is_local(view);
             let renderer = if local { &mut self.local_renderer } else { &mut self.renderer };
