@@ -20,6 +20,7 @@ pub(super) enum Source {
     /// On a disk.
     File(PathBuf),
     /// In an object store.
+    #[cfg_attr(not(feature = "object-store"), allow(dead_code))]
     Object(Arc<Object>),
 }
 

@@ -61,7 +61,7 @@ pub fn cache_objects(folder: Option<&Path>, limit: Option<u64>) {
 impl Cache {
     pub fn new(folder: &Path, limit: u64) -> Cache {
         // The first block that is written makes it look at what is there.
-        let written = AtomicU64::new(limit);
+        let written = AtomicU64::new(limit / SLACK);
         Cache { folder: folder.to_owned(), limit, written, trimming: Mutex::default() }
     }
 
