@@ -10,13 +10,22 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let Ok(libraries) = std::env::var("DEP_TCH_LIBTORCH_LIB") else { return };
     let libraries = std::fs::canonicalize(&libraries).unwrap_or_else(|_| libraries.into());
-    compile(&libraries);
+    if !for_clippy() {
+        compile(&libraries);
+    }
     let arguments = link_arguments(&libraries);
     for argument in &arguments {
         println!("cargo::rustc-link-arg={argument}");
     }
     // The separator that Cargo itself puts between arguments, in CARGO_ENCODED_RUSTFLAGS.
     println!("cargo::metadata=link_args={}", arguments.join("\u{1f}"));
+}
+
+/// Whether this is for Clippy, which links nothing and has build scripts run for itself: what is compiled
+/// for it is compiled again for everything else.
+fn for_clippy() -> bool {
+    let wrapper = std::env::var_os("RUSTC_WORKSPACE_WRAPPER").unwrap_or_default();
+    Path::new(&wrapper).file_stem().is_some_and(|name| name == "clippy-driver")
 }
 
 /// What a program that contains this library is linked with.

@@ -9,9 +9,18 @@ fn main() {
     for argument in arguments.split('\u{1f}').filter(|argument| !argument.is_empty()) {
         println!("cargo::rustc-link-arg={argument}");
     }
-    if let Ok(libraries) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
+    if let Ok(libraries) = std::env::var("DEP_TCH_LIBTORCH_LIB")
+        && !for_clippy()
+    {
         compile(&std::fs::canonicalize(&libraries).unwrap_or_else(|_| libraries.into()));
     }
+}
+
+/// Whether this is for Clippy, which links nothing and has build scripts run for itself: what is compiled
+/// for it is compiled again for everything else.
+fn for_clippy() -> bool {
+    let wrapper = std::env::var_os("RUSTC_WORKSPACE_WRAPPER").unwrap_or_default();
+    Path::new(&wrapper).file_stem().is_some_and(|name| name == "clippy-driver")
 }
 
 /// Compiles the half of the bridge to libtorch's c10d that is C++.
