@@ -249,7 +249,7 @@ impl Wishes<'_> {
 
 /// The median side of the images of `dataset`.
 fn side(dataset: &Dataset) -> anyhow::Result<usize> {
-    median_side(dataset).with_context(|| {
+    median_side(dataset)?.with_context(|| {
         let data = dataset.argument();
         format!(
             "none of the images looked at can be read; see why with: protonce data check {data}"

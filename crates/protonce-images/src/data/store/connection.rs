@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use object_store::aws::AmazonS3Builder;
@@ -37,6 +37,8 @@ pub(super) struct Connection {
     stores: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
     /// Blocks that are being fetched, by the file that each will be kept in.
     flights: Mutex<HashMap<PathBuf, Arc<Flight>>>,
+    /// Stores that were tried for long and in vain: when that ended, and why.
+    given_up: Mutex<HashMap<String, (Instant, StoreProblem)>>,
     permits: Semaphore,
 }
 
@@ -78,6 +80,7 @@ impl Connection {
             web: WebConnector::default(),
             stores: Mutex::default(),
             flights: Mutex::default(),
+            given_up: Mutex::default(),
             permits: Semaphore::new(AT_ONCE),
         })
     }
@@ -124,6 +127,20 @@ impl Connection {
         let store = store.map_err(|error| problem(&error))?;
         lock(&self.stores).insert(url.clone(), Arc::clone(&store));
         Ok(store)
+    }
+
+    /// Notes that the store of an address was tried for long and in vain.
+    pub fn give_up(&self, address: &Address, problem: &StoreProblem) {
+        let now = (Instant::now(), problem.clone());
+        lock(&self.given_up).insert(address.store.clone(), now);
+    }
+
+    /// Why the store of an address was given up less than `recently` ago, if it was: whoever reads
+    /// thousands of images need not wait for it thousands of times.
+    pub fn given_up(&self, address: &Address, recently: Duration) -> Option<StoreProblem> {
+        let given_up = lock(&self.given_up);
+        let (then, problem) = given_up.get(&address.store)?;
+        (then.elapsed() < recently).then(|| problem.clone())
     }
 
     /// What `work` ends with, for a thread that waits for it.

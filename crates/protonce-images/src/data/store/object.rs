@@ -220,9 +220,9 @@ impl Object {
         let wrong = |problem| StoreError { address: self.address.name.clone(), problem };
         let connection = Connection::current().map_err(wrong)?;
         let store = connection.store(&self.address).map_err(wrong)?;
-        let object = Arc::clone(self);
+        let (object, to) = (Arc::clone(self), Arc::clone(&connection));
         Ok(connection.fetch(self.file(block), &self.address.name, || async move {
-            let fetched = object.get_patiently(&*store, object.range(block)).await?;
+            let fetched = object.get_patiently(&to, &*store, object.range(block)).await?;
             let write = || object.cache.write(&object.file(block), &fetched);
             tokio::task::block_in_place(write).map_err(|error| StoreProblem::Cache {
                 folder: object.cache.folder().display().to_string(),
@@ -235,9 +235,13 @@ impl Object {
     /// Fetches what lies at `range`; what may pass is tried again for a while.
     async fn get_patiently(
         &self,
+        connection: &Connection,
         store: &dyn ObjectStore,
         range: Range<u64>,
     ) -> Result<Bytes, StoreProblem> {
+        if let Some(problem) = connection.given_up(&self.address, self.patience / 5) {
+            return Err(problem);
+        }
         let end = Instant::now() + self.patience;
         let mut pause = Duration::from_millis(100);
         loop {
@@ -260,7 +264,11 @@ impl Object {
                 problem,
                 StoreProblem::CutShort(_) | StoreProblem::NoAnswer(_) | StoreProblem::Refused(_)
             );
-            if !may_pass || Instant::now() + pause > end {
+            if !may_pass {
+                return Err(problem);
+            }
+            if Instant::now() + pause > end {
+                connection.give_up(&self.address, &problem);
                 return Err(problem);
             }
             tokio::time::sleep(pause).await;
@@ -291,6 +299,33 @@ mod tests {
     use super::super::server::{Behaviour, Fault, Server};
     use super::*;
 
+    /// An object of a thousand ones, with the folder of its cache.
+    fn object_of(server: &Server) -> (tempfile::TempDir, Object) {
+        let Asked::One(address) = parse(&server.put("/a.tar", vec![1; 1000])).unwrap() else {
+            panic!("several objects")
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Arc::new(Cache::new(folder.path(), 1 << 20));
+        let connection = Connection::current().unwrap();
+        let to = Arc::clone(&connection);
+        let finding = async move { Object::find(&to, address, cache).await };
+        (folder, connection.wait(finding).unwrap())
+    }
+
+    #[test]
+    fn who_comes_after_a_store_was_given_up_does_not_wait_for_it_again() {
+        let [server, other] = [(); 2].map(|()| Server::start(Behaviour::default()));
+        let [(_folder, object), (_other_folder, elsewhere)] =
+            [object_of(&server), object_of(&other)];
+        let connection = Connection::current().unwrap();
+        connection.give_up(&object.address, &StoreProblem::NoAnswer("it is switched off".into()));
+        let mut bytes = [0; 10];
+        let error = Arc::new(object).read_exact_at(&mut bytes, 5).unwrap_err().to_string();
+        assert!(error.contains("/a.tar: ") && error.contains("switched off"), "{error}");
+        Arc::new(elsewhere).read_exact_at(&mut bytes, 5).unwrap();
+        assert_eq!(bytes, [1; 10]);
+    }
+
     #[test]
     fn what_does_not_pass_is_given_up_after_a_while_and_can_be_read_later() {
         for (fault, part) in [
@@ -299,15 +334,7 @@ mod tests {
             (Fault::Dropped, "there is no answer"),
         ] {
             let server = Server::start(Behaviour::default());
-            let Asked::One(address) = parse(&server.put("/a.tar", vec![1; 1000])).unwrap() else {
-                panic!("several objects")
-            };
-            let folder = tempfile::tempdir().unwrap();
-            let cache = Arc::new(Cache::new(folder.path(), 1 << 20));
-            let connection = Connection::current().unwrap();
-            let to = Arc::clone(&connection);
-            let finding = async move { Object::find(&to, address, cache).await };
-            let found = connection.wait(finding).unwrap();
+            let (_folder, found) = object_of(&server);
             let object = Arc::new(Object { patience: Duration::ZERO, ..found });
             server.behave(Behaviour { fault: Some((1, fault)), ..Behaviour::default() });
             let mut bytes = [0; 10];
