@@ -143,6 +143,8 @@ fn wait_for_all(
     group.set(&key(launch.rank), b"").map_err(WorldError::Lost)?;
     let mut missing: Vec<usize> = (0..launch.size).collect();
     loop {
+        // Asked first: a process that failed only after all were ready does not keep others from going on.
+        let failed = group.check(FAILURE).map_err(WorldError::Lost)?;
         let mut still = Vec::new();
         for rank in missing {
             if !group.check(&key(rank)).map_err(WorldError::Lost)? {
@@ -153,7 +155,7 @@ fn wait_for_all(
         if missing.is_empty() {
             return Ok(());
         }
-        if group.check(FAILURE).map_err(WorldError::Lost)? {
+        if failed {
             let sentence = group.get(FAILURE, LOOK).map_err(WorldError::Lost)?;
             return Err(WorldError::Ended(String::from_utf8_lossy(&sentence).into_owned()));
         }
