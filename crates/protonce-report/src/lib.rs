@@ -33,7 +33,7 @@
 //!
 //! # Features
 //! - `serve`: the live page, with axum and tokio.
-//! - `map`: the map of the images in the page, with bhtsne.
+//! - `map`: the map of the images in the page, with `protonce-map`.
 
 mod analysis;
 mod canvas;
@@ -44,7 +44,6 @@ mod expectation_step;
 mod history;
 #[cfg(feature = "serve")]
 mod live;
-mod map;
 mod neighbour_grid;
 mod neighbours;
 mod page;

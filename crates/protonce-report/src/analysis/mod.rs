@@ -22,7 +22,6 @@ use serde::Serialize;
 
 use crate::ReportError;
 use crate::expectation_step::{ExpectationStep, members_of, nearest_first};
-use crate::map;
 use crate::neighbours::Neighbours;
 use agreement::{StepAgreement, agreements};
 use granularity_view::{GranularityView, describe};
@@ -119,14 +118,7 @@ pub(crate) fn analyse(
     let dim = step.granularities[0].dim;
     let neighbours = Neighbours::of(&sample.rows, dim);
     progress(ReportTask::Map, 10, 100);
-    let mut told = 10;
-    let map = map::lay_out(&sample.rows, dim, &neighbours, &mut |share| {
-        let percent = 10 + (90.0 * share) as usize;
-        if percent > told {
-            told = percent;
-            progress(ReportTask::Map, percent, 100);
-        }
-    });
+    let map = lay_out(&sample.rows, dim, &neighbours, progress);
     progress(ReportTask::Map, 100, 100);
 
     let mut members: Vec<Vec<Vec<u32>>> = step.granularities.iter().map(members_of).collect();
@@ -201,6 +193,37 @@ pub(crate) fn analyse(
         table,
     };
     Ok(Some(Analysed { analysis, wanted }))
+}
+
+/// A map of the sample: (x, y) of each row.
+#[cfg(feature = "map")]
+fn lay_out(
+    rows: &[f32],
+    dim: usize,
+    neighbours: &Neighbours,
+    progress: &mut dyn FnMut(ReportTask, usize, usize),
+) -> Option<Vec<(f32, f32)>> {
+    let nearest: Vec<Vec<(usize, f32)>> =
+        (0..rows.len() / dim.max(1)).map(|row| neighbours.of_row(row).collect()).collect();
+    let mut told = 10;
+    protonce_map::lay_out(rows, dim, &nearest, &mut |share| {
+        let percent = 10 + (90.0 * share) as usize;
+        if percent > told {
+            told = percent;
+            progress(ReportTask::Map, percent, 100);
+        }
+    })
+}
+
+/// No map: this build has none.
+#[cfg(not(feature = "map"))]
+fn lay_out(
+    _rows: &[f32],
+    _dim: usize,
+    _neighbours: &Neighbours,
+    _progress: &mut dyn FnMut(ReportTask, usize, usize),
+) -> Option<Vec<(f32, f32)>> {
+    None
 }
 
 impl Analysis {
