@@ -10,7 +10,7 @@ use protonce::embeddings::{read, read_labels};
 use protonce::prototypes::Points;
 use protonce_kmeans::{
     Agreement, Clustering, ConcentrationOptions, Init, Iteration, KMeans, Metric, Quality, Source,
-    agreement, concentration,
+    Threads, agreement, concentration,
 };
 use protonce_report::{ClusterCount, cluster_choice, save_png};
 use protonce_run::{Clusters, write_clusters};
@@ -169,8 +169,9 @@ fn cluster(arguments: &Arguments, processes: &mut Processes) -> anyhow::Result<(
             InitChoice::Parallel => Init::Parallel,
         },
         seed: arguments.seed,
-        threads: protonce_images::threads(arguments.threads),
+        ..KMeans::default()
     };
+    let threads = Threads::new(protonce_images::threads(arguments.threads))?;
     let mut found = Found::new();
     let mut granularities = Vec::new();
     let counts = match arguments.suggest {
@@ -182,10 +183,11 @@ fn cluster(arguments: &Arguments, processes: &mut Processes) -> anyhow::Result<(
         let start = Instant::now();
         let bar = progress(quiet, clusters);
         let options = KMeans { seed: arguments.seed + m as u64, ..options };
-        let clustering = points.fit(&options, clusters, None, &world, &mut |done, total| {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-        })?;
+        let clustering =
+            points.fit(&options, clusters, None, &world, &threads, &mut |done, total| {
+                bar.set_length(total as u64);
+                bar.set_position(done as u64);
+            })?;
         bar.finish_and_clear();
         let seconds = start.elapsed().as_secs_f64();
         if !world.is_first() {

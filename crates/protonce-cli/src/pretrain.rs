@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -147,6 +147,7 @@ fn train(arguments: &Arguments, processes: &mut Processes) -> anyhow::Result<()>
         save: Some(said("saving after this step")),
     })?;
     let steps = AtomicUsize::new(0);
+    let within_expectation = AtomicBool::new(false);
     let start = std::time::Instant::now();
     let (mut last_epoch, mut evaluation) = (None, None);
     let setup = Setup {
@@ -165,8 +166,10 @@ fn train(arguments: &Arguments, processes: &mut Processes) -> anyhow::Result<()>
                 Progress::Event(event @ Event::Evaluation { .. }) => {
                     evaluation = Some(event.clone())
                 }
-                Progress::Task { task: Task::Training, .. } => {
-                    steps.fetch_add(1, Ordering::Relaxed);
+                Progress::Task { task, .. } => {
+                    let expects = matches!(task, Task::Embedding | Task::Clustering);
+                    within_expectation.store(expects, Ordering::Relaxed);
+                    steps.fetch_add(usize::from(task == Task::Training), Ordering::Relaxed);
                 }
                 _ => {}
             }
@@ -184,8 +187,10 @@ fn train(arguments: &Arguments, processes: &mut Processes) -> anyhow::Result<()>
             }
         },
         &|| {
-            let enough =
-                arguments.max_steps > 0 && steps.load(Ordering::Relaxed) >= arguments.max_steps;
+            // Steps are counted between steps; signals end an E-step too.
+            let enough = !within_expectation.load(Ordering::Relaxed)
+                && arguments.max_steps > 0
+                && steps.load(Ordering::Relaxed) >= arguments.max_steps;
             match (enough || signals.stop(), signals.take_save()) {
                 (true, _) => Request::Stop,
                 (false, true) => Request::Save,

@@ -38,14 +38,29 @@ pub fn extract(
     output: Output,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Extracted, LoaderError> {
+    try_extract(encoder, loader, output, &mut |done| {
+        progress(done);
+        Ok(())
+    })
+}
+
+/// As [`extract`], where an error of `progress` ends it.
+///
+/// # Errors
+/// When the loader or `progress` fails.
+pub fn try_extract<E: From<LoaderError>>(
+    encoder: &Encoder,
+    loader: &mut Loader,
+    output: Output,
+    progress: &mut dyn FnMut(usize) -> Result<(), E>,
+) -> Result<Extracted, E> {
     let device = encoder.device();
     let (mut images, mut rows, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
     extract_batches(encoder, loader, output, |batch, computed| {
         images.extend(batch.indices.iter().map(|&index| index as i64));
         unreadable.extend_from_slice(&batch.unreadable);
         rows.extend(computed);
-        progress(images.len() + unreadable.len());
-        Ok::<(), LoaderError>(())
+        progress(images.len() + unreadable.len())
     })?;
     let rows = match rows.is_empty() {
         true => Tensor::zeros([0, 0], (Kind::Float, device)),

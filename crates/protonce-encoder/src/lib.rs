@@ -55,7 +55,7 @@ mod upload;
 
 pub use architecture::{BlockKind, ResNetSpec};
 pub use error::EncoderError;
-pub use extract::{Extracted, Output, extract, extract_batches};
+pub use extract::{Extracted, Output, extract, extract_batches, try_extract};
 pub use head::NORMALISED_WIDTH;
 pub use layers::normalise_rows;
 pub use model::Encoder;

@@ -130,7 +130,7 @@ impl KMeans {
         self.fit_on(points, clusters, start, collective, &threads, progress)
     }
 
-    /// The same from any start and on `threads`, by which another thread can stop it;
+    /// The same from any start and on `threads`, by which `progress` or another thread can stop it;
     /// [`KMeans::threads`] does not count.
     ///
     /// # Errors
@@ -215,17 +215,18 @@ impl KMeans {
     ///
     /// k-means groups the centroids of `finer`, which are few; a centroid of the result is the mean of all
     /// points below it, and distances are those of the points. The history is that of grouping centroids.
-    /// `progress` is as for [`fit_with`](KMeans::fit_with).
+    /// `threads` and `progress` are as for [`fit_on`](KMeans::fit_on).
     ///
     /// # Errors
     /// When there are more clusters than `finer` has, or no clusters, or `finer` is of another number of
-    /// points, or threads cannot be started.
+    /// points; and [`KMeansError::Stopped`] when it was stopped.
     pub fn merge<P: Points>(
         &self,
         points: &P,
         finer: &Clustering,
         clusters: usize,
         collective: &dyn Collective,
+        threads: &Threads,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Clustering, KMeansError> {
         let (dim, metric) = (points.dim(), points.metric());
@@ -234,14 +235,13 @@ impl KMeans {
             let (found, expected) = (finer.assignment.len(), parts.total());
             return Err(KMeansError::Before { found, expected });
         }
-        let threads = Threads::new(self.threads)?;
         let centroids = HostPoints::new(&finer.centroids[..], dim, metric)?;
         // Every process has all centroids and groups them in the same way.
         let alone = &SingleProcess;
-        let parents = self.fit_on(&centroids, clusters, Start::Drawn, alone, &threads, progress)?;
+        let parents = self.fit_on(&centroids, clusters, Start::Drawn, alone, threads, progress)?;
         let assignment: Vec<i64> =
             finer.assignment.iter().map(|&cluster| parents.assignment[cluster as usize]).collect();
-        let lloyd = Lloyd { iterations: self.iterations, threads: &threads };
+        let lloyd = Lloyd { iterations: self.iterations, threads };
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         let centroids = lloyd.means_of(points, &parts, clusters, &assignment, &mut random)?;
         let values = points.values();
@@ -372,8 +372,10 @@ mod tests {
             let points = HostPoints::new(&rows[..], 2, metric).unwrap();
             let options = KMeans { init: Init::PlusPlus, ..KMeans::default() };
             let finer = options.fit(&points, 8).unwrap();
-            let merge =
-                |clusters| options.merge(&points, &finer, clusters, &SingleProcess, &mut |_, _| ());
+            let (alone, threads) = (&SingleProcess, Threads::new(1).unwrap());
+            let merge = |clusters| {
+                options.merge(&points, &finer, clusters, alone, &threads, &mut |_, _| ())
+            };
             let coarser = merge(3).unwrap();
             let mut parents = [None; 8];
             for (&fine, &coarse) in finer.assignment.iter().zip(&coarser.assignment) {

@@ -29,7 +29,7 @@ impl Threads {
     }
 
     /// Has the clustering that runs on these threads end at once, without a result: pieces of work that
-    /// have not begun are passed over. For another thread, whose user has lost patience.
+    /// have not begun are passed over. For another thread or a call in between, whose user has lost patience.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }

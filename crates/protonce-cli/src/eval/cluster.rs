@@ -4,7 +4,7 @@ use clap::Args;
 use protonce::prototypes::Points;
 use protonce::tensors::values;
 use protonce_encoder::{Output, normalise_rows};
-use protonce_kmeans::{Agreement, KMeans, Metric, SingleProcess, agreement};
+use protonce_kmeans::{Agreement, KMeans, Metric, SingleProcess, Threads, agreement};
 use serde_json::json;
 
 use super::progress::with_spinner;
@@ -24,10 +24,11 @@ pub fn measure(prepared: &Prepared, options: &Options) -> anyhow::Result<EvalRes
     let clusters = if options.clusters == 0 { features.classes } else { options.clusters };
     let points = Points::from_tensor(&normalise_rows(&features.test), Metric::Euclidean)?;
     let (seed, threads) = (prepared.args.seed, prepared.args.threads);
-    let kmeans = KMeans { seed, threads, ..KMeans::default() };
+    let kmeans = KMeans { seed, ..KMeans::default() };
+    let threads = Threads::new(threads)?;
     let clustering = with_spinner("k-means", || {
         let count = usize::try_from(clusters).unwrap_or(0);
-        points.fit(&kmeans, count, None, &SingleProcess, &mut |_, _| ())
+        points.fit(&kmeans, count, None, &SingleProcess, &threads, &mut |_, _| ())
     })??;
     let labels = values(&features.test_labels)?;
     let found = agreement(&labels, &clustering.assignment);

@@ -6,7 +6,7 @@ use std::thread;
 
 use protonce_kmeans::{
     Clustering, Collective, CollectiveError, HostPoints, Init, KMeans, KMeansError, Metric,
-    SingleProcess,
+    SingleProcess, Threads,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -151,15 +151,18 @@ fn any_number_of_processes_comes_to_the_same_bits() {
         };
         let (warm_alone, known_alone) = (warm(&before).unwrap(), warm(&alone.assignment).unwrap());
         let coarse = clusters / 3;
+        let threads = Threads::new(1).unwrap();
         let merged_alone =
-            options.merge(&points, &alone, coarse, &SingleProcess, &mut |_, _| ()).unwrap();
+            options.merge(&points, &alone, coarse, &SingleProcess, &threads, ignore).unwrap();
         for size in [1, 2, 3, 4] {
             let found = in_processes(size, &rows, dim, metric, |points, process| {
                 let fit = |before: Option<&[i64]>| {
                     options.fit_with(points, clusters, before, process, &mut |_, _| ()).unwrap()
                 };
                 let drawn = fit(None);
-                let merged = options.merge(points, &drawn, coarse, process, &mut |_, _| ());
+                let threads = Threads::new(1).unwrap();
+                let ignore = &mut |_, _| ();
+                let merged = options.merge(points, &drawn, coarse, process, &threads, ignore);
                 (drawn, fit(Some(&before)), fit(Some(&alone.assignment)), merged.unwrap())
             });
             for (rank, (drawn, warm, known, merged)) in found.iter().enumerate() {

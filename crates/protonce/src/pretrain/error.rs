@@ -92,6 +92,9 @@ pub enum PretrainError {
         /// The first ten, with reasons.
         names: Vec<String>,
     },
+    /// It was asked to stop, within an E-step.
+    #[error("the E-step was stopped before its end")]
+    Stopped,
     /// Training has diverged.
     #[error("the loss is no longer finite in epoch {epoch}, step {step}: lower --lr; {}", match last { Some(path) => format!("the last good checkpoint is {}", path.display()), None => "there is no checkpoint yet".to_owned() })]
     NotFinite {

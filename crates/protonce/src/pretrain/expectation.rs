@@ -5,11 +5,12 @@
 //! them once per granularity; centroids become prototypes, each with its concentration. Prototypes and
 //! embeddings go to the run folder, so that a run that goes on between two E-steps finds them there.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use protonce_kmeans::{
-    Clustering, ConcentrationOptions, KMeans, Metric, Quality, Source, concentration,
-    normalised_mutual_information,
+    Clustering, ConcentrationOptions, KMeans, KMeansError, Metric, Quality, Source, Threads,
+    concentration, normalised_mutual_information,
 };
 use protonce_run::{Event, Hierarchy, Progress, Task};
 use tch::{Kind, Tensor};
@@ -17,10 +18,12 @@ use tch::{Kind, Tensor};
 use super::batches::{evaluation_loader, part};
 use super::error::PretrainError;
 use super::run::{CurrentPrototypes, Run};
-use crate::prototypes::{Points, Prototypes, effective_rank as of_rank, spread as of_spread};
+use crate::prototypes::{
+    Points, PrototypeError, Prototypes, effective_rank as of_rank, spread as of_spread,
+};
 use crate::tensors::{Writable, values};
-use crate::world::floats;
-use protonce_encoder::{Output, extract};
+use crate::world::{World, WorldError, floats};
+use protonce_encoder::{Output, try_extract};
 
 /// A spread below which embeddings tell images no longer apart.
 const COLLAPSED: f64 = 0.1;
@@ -40,14 +43,40 @@ struct Embeddings {
     reused: usize,
 }
 
+/// Whether any process says `yes`.
+fn any(world: &World, yes: bool) -> Result<bool, WorldError> {
+    let all = world.gather_known(&[u8::from(yes)], &vec![1; world.size()])?;
+    Ok(all.contains(&1))
+}
+
 impl Run<'_, '_> {
-    /// The E-step that begins `epoch`; after training, what the finished encoder sees.
-    pub(super) fn expectation(&mut self, epoch: usize) -> Result<(), PretrainError> {
+    /// The E-step that begins `epoch`; after training, what the finished encoder sees. It ends early where
+    /// any process is to `stop`, which makes it false; prototypes are then what they were before.
+    pub(super) fn expectation(
+        &mut self,
+        epoch: usize,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<bool, PretrainError> {
+        match self.embed_and_cluster(epoch, stop) {
+            Ok(()) => Ok(true),
+            Err(
+                PretrainError::Stopped
+                | PretrainError::Prototypes(PrototypeError::KMeans(KMeansError::Stopped)),
+            ) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn embed_and_cluster(
+        &mut self,
+        epoch: usize,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), PretrainError> {
         let embedding_start = Instant::now();
         // The finished encoder is shown as it is, not as it was.
         let finished = epoch == self.config.epochs;
         let bank = if finished { None } else { self.trainer.bank.as_ref().map(Tensor::copy) };
-        let Embeddings { rows, images, lengths, reused } = self.embeddings(bank, epoch)?;
+        let Embeddings { rows, images, lengths, reused } = self.embeddings(bank, epoch, stop)?;
         let embedding_seconds = embedding_start.elapsed().as_secs_f64();
 
         let clustering_start = Instant::now();
@@ -73,7 +102,7 @@ impl Run<'_, '_> {
         let points = points.map_err(|error| error.counted_from(first))?;
         let before = self.prototypes.assignments_of(&images)?;
         let clusters = self.config.clusters.counts(images.len());
-        let clusterings = self.cluster(&points, &clusters, &before)?;
+        let clusterings = self.cluster(&points, &clusters, &before, stop)?;
         let (mut prototypes, mut granularities) = (Vec::new(), Vec::new());
         for (m, clustering) in clusterings.iter().enumerate() {
             let agreement = before
@@ -111,8 +140,12 @@ impl Run<'_, '_> {
         points: &Points,
         counts: &[i64],
         before: &[Vec<i64>],
+        stop: &dyn Fn() -> bool,
     ) -> Result<Vec<Clustering>, PretrainError> {
         let (config, world) = (self.config, &self.trainer.world);
+        let threads = Threads::new(protonce_images::threads(config.threads));
+        let threads = threads.map_err(PrototypeError::KMeans)?;
+        let lost = Cell::new(None);
         // The finest first, for coarser ones are made of it in a tree.
         let mut order: Vec<usize> = (0..counts.len()).collect();
         if config.hierarchy == Hierarchy::Tree {
@@ -125,22 +158,29 @@ impl Run<'_, '_> {
             let mut progress = |done: usize, total: usize| {
                 let (done, total) = (done_before * total + done, counts.len() * total);
                 observer(Progress::Task { task: Task::Clustering, done, total });
+                match any(world, stop()) {
+                    Ok(false) => (),
+                    Ok(true) => threads.stop(),
+                    Err(error) => {
+                        threads.stop();
+                        lost.set(Some(error));
+                    }
+                }
             };
-            let options = KMeans {
-                seed: m as u64,
-                threads: protonce_images::threads(config.threads),
-                ..KMeans::default()
-            };
+            let options = KMeans { seed: m as u64, ..KMeans::default() };
             let count = usize::try_from(counts[m]).unwrap_or(0);
             let of_finer = finer.and_then(|m| clusterings[m].as_ref());
             let clustering = match of_finer.filter(|_| config.hierarchy == Hierarchy::Tree) {
-                Some(finer) => points.merge(&options, finer, count, world, &mut progress)?,
+                Some(finer) => points.merge(&options, finer, count, world, &threads, &mut progress),
                 None => {
                     let before = before.get(m).map(Vec::as_slice).filter(|_| config.warm_start);
-                    points.fit(&options, count, before, world, &mut progress)?
+                    points.fit(&options, count, before, world, &threads, &mut progress)
                 }
             };
-            clusterings[m] = Some(clustering);
+            if let Some(error) = lost.take() {
+                return Err(error.into());
+            }
+            clusterings[m] = Some(clustering?);
             finer = Some(m);
         }
         Ok(clusterings.into_iter().flatten().collect())
@@ -153,6 +193,7 @@ impl Run<'_, '_> {
         &mut self,
         bank: Option<Tensor>,
         epoch: usize,
+        stop: &dyn Fn() -> bool,
     ) -> Result<Embeddings, PretrainError> {
         let count = self.dataset.len();
         let known: Vec<bool> = match &bank {
@@ -173,14 +214,21 @@ impl Run<'_, '_> {
             let mut loader =
                 evaluation_loader(&self.dataset, own, views, self.config, self.device)?;
             let observer = &mut *self.observer;
-            let embedded = extract(
+            // As many batches as every process has: after these all can agree.
+            let mut common = total.div_ceil(self.config.batch_size) / world.size();
+            let embedded = try_extract(
                 &self.trainer.pair.momentum_encoder,
                 &mut loader,
                 Output::Embeddings,
-                // All processes take about as long.
                 &mut |done| {
-                    let done = done * total / own.len();
-                    observer(Progress::Task { task: Task::Embedding, done, total });
+                    // All processes take about as long.
+                    let of_all = done * total / own.len();
+                    observer(Progress::Task { task: Task::Embedding, done: of_all, total });
+                    if common > 0 && any(&world, stop())? {
+                        return Err(PretrainError::Stopped);
+                    }
+                    common = common.saturating_sub(1);
+                    Ok(())
                 },
             )?;
             (found, unreadable) = (embedded.images, embedded.unreadable);

@@ -23,6 +23,8 @@ mod share;
 mod stored_prototypes;
 mod validation;
 
+use std::cell::Cell;
+
 use protonce_run::{Method, Observer, Position, Task};
 
 pub use error::PretrainError;
@@ -51,7 +53,7 @@ pub enum Outcome {
 
 /// Pretrains an encoder and leaves everything in the run folder.
 ///
-/// `observer` is told what happens; `request` is asked after every step.
+/// `observer` is told what happens; `request` is asked after every step, and within E-steps whether to stop.
 ///
 /// # Errors
 /// Anything named in [`PretrainError`]. What was saved before stays and can be resumed.
@@ -65,11 +67,21 @@ pub fn pretrain(
 ) -> Result<Outcome, PretrainError> {
     let config = setup.config;
     let mut run = Run::open(setup, observer)?;
+    // Within an E-step nothing can be saved: that waits for the next step.
+    let waiting = Cell::new(Request::GoOn);
+    let stop = || {
+        let asked = request();
+        waiting.set(waiting.get().max(asked));
+        asked == Request::Stop
+    };
+    let request = || waiting.replace(Request::GoOn).max(request());
     run.measure_floors()?;
     for epoch in run.epoch..config.epochs {
         // E-step: embed all images, cluster them at each granularity (lines 3 to 6).
-        if run.expectation_is_due(epoch) {
-            run.expectation(epoch)?;
+        if run.expectation_is_due(epoch) && !run.expectation(epoch, &stop)? {
+            // As if that had been asked for before.
+            run.save_once(true)?;
+            return Ok(Outcome::Stopped);
         }
         // M-step: pull every query towards its key and its prototypes (lines 7 to 14).
         let mut batches = run.batches(epoch)?;
@@ -116,8 +128,8 @@ pub fn pretrain(
         }
     }
     // What the finished encoder sees in the images.
-    if config.method == Method::Pcl {
-        run.expectation(config.epochs)?;
+    if config.method == Method::Pcl && !run.expectation(config.epochs, &stop)? {
+        return Ok(Outcome::Stopped);
     }
     Ok(Outcome::Finished)
 }

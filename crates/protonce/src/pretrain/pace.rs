@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protonce_images::data::Dataset;
-use protonce_kmeans::{KMeans, Metric};
+use protonce_kmeans::{KMeans, Metric, Threads};
 use protonce_run::{Config, Hierarchy, Method, Observer, Position};
 use tch::{Device, Kind, Tensor};
 
@@ -19,7 +19,7 @@ use super::error::PretrainError;
 use super::maximization::Trainer;
 use super::measure::{loader, random_prototypes};
 use super::setup::{check_sizes, choose_conv_plan};
-use crate::prototypes::Points;
+use crate::prototypes::{Points, PrototypeError};
 use crate::transfer::TransferError;
 use crate::world::World;
 use protonce_encoder::{Output, extract};
@@ -231,9 +231,9 @@ fn clustering(trainer: &Trainer, config: &Config, device: Device) -> Result<f64,
     let clusters = SAMPLE / 8;
     let rows = Tensor::randn([SAMPLE as i64, config.encoder.dim], (Kind::Float, device));
     let points = Points::from_tensor(&rows, Metric::Euclidean)?;
-    let options = KMeans { threads: config.threads, ..KMeans::default() };
+    let threads = Threads::new(config.threads).map_err(PrototypeError::KMeans)?;
     let start = Instant::now();
-    points.fit(&options, clusters, None, &trainer.world, &mut |_, _| ())?;
+    points.fit(&KMeans::default(), clusters, None, &trainer.world, &threads, &mut |_, _| ())?;
     Ok(start.elapsed().as_secs_f64() / (SAMPLE * clusters) as f64)
 }
 

@@ -52,6 +52,8 @@ pub(super) struct Run<'a, 'b> {
     resumed: (Interval, Interval),
     /// When the last checkpoint was made, or the run was opened.
     saved: Instant,
+    /// Where the run stood then: epochs and steps of the next one. None before the first.
+    saved_at: Option<(usize, usize)>,
     /// Time spent on messages to other processes when a line was last written.
     communicated: Duration,
     /// What the images are called, as one number.
@@ -156,6 +158,7 @@ impl<'a, 'b> Run<'a, 'b> {
             epoch_sums: LossSums::zero(device),
             resumed: Default::default(),
             saved: Instant::now(),
+            saved_at: None,
             communicated: Duration::ZERO,
             fingerprint,
             validation,
@@ -173,6 +176,7 @@ impl<'a, 'b> Run<'a, 'b> {
                 return Err(PretrainError::OtherData { data });
             }
             run.trainer.load(&encoder, training, state.queue_position)?;
+            run.saved_at = Some((state.epoch, state.step));
             run.epoch = state.epoch;
             run.step = state.step;
             run.epoch_sums = LossSums::restore(&state.epoch_sums, device);
@@ -412,7 +416,16 @@ impl<'a, 'b> Run<'a, 'b> {
         let (encoder, training) = (Writable::all(&encoder)?, Writable::all(&training)?);
         folder.save(&state, &encoder, &training, prototypes, self.config.keep)?;
         self.saved = Instant::now();
+        self.saved_at = Some((self.epoch, self.step));
         Ok(())
+    }
+
+    /// Writes a checkpoint of the end of an epoch, unless the last one is just that.
+    pub(super) fn save_once(&mut self, passing: bool) -> Result<(), PretrainError> {
+        match self.saved_at == Some((self.epoch, self.step)) {
+            true => Ok(()),
+            false => self.save(None, passing),
+        }
     }
 
     /// Writes the prototypes of the E-step that begins `epoch`.

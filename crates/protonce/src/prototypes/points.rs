@@ -1,7 +1,7 @@
 //! Embeddings to be clustered, wherever they are.
 
 use protonce_kmeans::{
-    Clustering, Collective, HostPoints, KMeans, KMeansError, Metric, Points as _, Threads,
+    Clustering, Collective, HostPoints, KMeans, KMeansError, Metric, Points as _, Start, Threads,
     silhouette,
 };
 use tch::{Device, Tensor};
@@ -135,24 +135,26 @@ impl<'a> Points<'a> {
         }
     }
 
-    /// [`KMeans::fit_with`] on these rows.
+    /// [`KMeans::fit_on`] for these rows, from clusters `before` or, without any, drawn ones.
     ///
     /// # Errors
-    /// When there are more clusters than rows, or no clusters, or threads cannot be started.
+    /// When there are more clusters than rows, or no clusters, or it was stopped.
     pub fn fit(
         &self,
         options: &KMeans,
         clusters: usize,
         before: Option<&[i64]>,
         collective: &dyn Collective,
+        threads: &Threads,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Clustering, PrototypeError> {
+        let start = before.map_or(Start::Drawn, Start::Clusters);
         Ok(match self {
             Points::Host(points) => {
-                options.fit_with(&**points, clusters, before, collective, progress)
+                options.fit_on(&**points, clusters, start, collective, threads, progress)
             }
             Points::Device(points) => {
-                options.fit_with(points, clusters, before, collective, progress)
+                options.fit_on(points, clusters, start, collective, threads, progress)
             }
         }?)
     }
@@ -160,18 +162,23 @@ impl<'a> Points<'a> {
     /// [`KMeans::merge`] of a clustering of these rows.
     ///
     /// # Errors
-    /// When there are more clusters than `finer` has, or no clusters, or threads cannot be started.
+    /// When there are more clusters than `finer` has, or no clusters, or it was stopped.
     pub fn merge(
         &self,
         options: &KMeans,
         finer: &Clustering,
         clusters: usize,
         collective: &dyn Collective,
+        threads: &Threads,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Clustering, PrototypeError> {
         Ok(match self {
-            Points::Host(points) => options.merge(&**points, finer, clusters, collective, progress),
-            Points::Device(points) => options.merge(points, finer, clusters, collective, progress),
+            Points::Host(points) => {
+                options.merge(&**points, finer, clusters, collective, threads, progress)
+            }
+            Points::Device(points) => {
+                options.merge(points, finer, clusters, collective, threads, progress)
+            }
         }?)
     }
 

@@ -1,7 +1,5 @@
 //! Evaluations leave the encoder as it is, and learn what there is to learn.
 
-use std::path::Path;
-
 use protonce::transfer::{
     FeatureCache, FineTune, FrozenEncoder, Knn, LinearProbe, SupervisedProgress, SupervisedSgd,
     knn_accuracy, listed, neighbours, recall, top_accuracy,
@@ -12,20 +10,7 @@ use protonce_images::views::ViewConfig;
 use protonce_run::{EncoderConfig, Head, Stem};
 use tch::{Device, Kind, Tensor};
 
-/// Twelve 16-px images of each of two colours.
-fn images(folder: &Path) -> Dataset {
-    for (class, colour) in [("blue", [30, 40, 200]), ("red", [200, 60, 30])] {
-        std::fs::create_dir_all(folder.join(class)).unwrap();
-        for number in 0..12u8 {
-            let image = image::RgbImage::from_fn(16, 16, |x, y| {
-                let stripe = 20 * ((x + y + u32::from(number)) % 3) as u8;
-                image::Rgb(colour.map(|value| value + stripe))
-            });
-            image.save(folder.join(format!("{class}/{number:02}.png"))).unwrap();
-        }
-    }
-    Dataset::open(folder.to_str().unwrap()).unwrap()
-}
+use crate::images;
 
 fn frozen(seed: u64) -> FrozenEncoder {
     let encoder = EncoderConfig {
