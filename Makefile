@@ -73,7 +73,7 @@ endef
 
 test-python: $(PYTHON_TOOLS)/installed
 	$(BUILD_EXTENSION)
-	PYTHONPATH=python $(PYTHON_TOOLS)/bin/python -m pytest -q
+	PYTHONPATH=python $(PYTHON_TOOLS)/bin/python -m pytest -q -n auto
 
 # What needs torch, in a venv of its own: the examples, what tensors and networks become, and the blocks of
 # the documentation that use them.
@@ -88,7 +88,7 @@ $(TORCH_TOOLS)/installed: python/requirements.txt python/requirements-torch.txt
 test-examples: EXTENSION = --workspace
 test-examples: libtorch $(TORCH_TOOLS)/installed
 	$(BUILD_EXTENSION)
-	PYTHONPATH=python $(TORCH_TOOLS)/bin/python -m pytest -q
+	PYTHONPATH=python $(TORCH_TOOLS)/bin/python -m pytest -q -n auto
 
 docs: $(PYTHON_TOOLS)/installed
 	$(PYTHON_TOOLS)/bin/properdocs build --strict --quiet
