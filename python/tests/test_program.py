@@ -341,24 +341,54 @@ def test_its_sentence_is_found_where_colours_are_asked_for(trained, pictures, tm
             protonce.pretrain(pictures, tmp_path / "run", progress=False, **settings)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bits(trained, pictures, tmp_path):
-    out = tmp_path / "run"
-    script = LISTENING + (
-        "import json, sys, protonce\n"
-        f"protonce.pretrain({str(pictures)!r}, {str(out)!r}, progress=False, log_every=1, "
-        "**json.loads(sys.argv[1]))\n"
-    )
-    child = subprocess.Popen(
-        [sys.executable, "-c", script, json.dumps({**NARROW, "epochs": 40})],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    log = out / "events.jsonl"
-    while not (log.is_file() and '"step"' in log.read_text()):
+def interrupted_script(code, at_work):
+    """Runs code and sends it Ctrl-C once it is at work. Gives what it said."""
+    command = [sys.executable, "-c", LISTENING + code]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not at_work():
         assert child.poll() is None, child.communicate()
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=120)
+    return child.communicate(timeout=120)[1]
+
+
+def interrupted_notebook(code, at_work):
+    """Runs code as a notebook's cell and presses the stop button once it is at work. Gives the exception."""
+    pytest.importorskip("ipykernel")
+    manager = pytest.importorskip("jupyter_client").KernelManager()
+    manager.start_kernel()
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=60)
+        asked = client.execute(code)
+        while not at_work():
+            assert manager.is_alive()
+            time.sleep(0.02)
+        manager.interrupt_kernel()
+        reply = {"parent_header": {}}
+        while reply["parent_header"].get("msg_id") != asked:
+            reply = client.get_shell_msg(timeout=120)
+        # The kernel itself goes on.
+        assert client.execute("1 + 1", reply=True, timeout=60)["content"]["status"] == "ok"
+        return reply["content"].get("ename", "nothing")
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+# IPython and its kernel warn of their own ways of doing things.
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("interrupted", [interrupted_script, interrupted_notebook])
+def test_an_interrupted_run_goes_on_to_the_same_bits(interrupted, trained, pictures, tmp_path):
+    out = tmp_path / "run"
+    settings = {**NARROW, "epochs": 40, "log_every": 1}
+    code = (
+        "import protonce\n"
+        f"protonce.pretrain({str(pictures)!r}, {str(out)!r}, progress=False, **{settings!r})\n"
+    )
+    log = out / "events.jsonl"
+    said = interrupted(code, lambda: log.is_file() and '"step"' in log.read_text())
     assert "KeyboardInterrupt" in said
     stopped = protonce.Run(out).events[-1]
     assert stopped["event"] == "checkpoint" and stopped["epoch"] < 40
