@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What pretraining is worth: trains settings of `pretrain` on a few thousand images of CIFAR-10 with paired seeds, judges the
-features with labels, and keeps every result in benches/learning.tsv.
+"""What pretraining is worth: trains settings of `pretrain` on a few thousand images with paired seeds, judges the features with
+labels, and keeps every result in benches/learning.tsv.
 
     benches/learning.py screen --cifar10 cifar10.tar                      # all settings of the screening, seeds 0 to 2
     benches/learning.py screen --cifar10 cifar10.tar --only small,batch-64 --seeds 0
     benches/learning.py confirm --cifar10 cifar10.tar                     # the small stem, 10 000 images, seeds 0 to 4
     benches/learning.py confirm-few --cifar10 cifar10.tar                 # 5 000 images for twice as many epochs
+    benches/learning.py emoji --emoji demo/data                           # other images, for which nothing was tuned
     benches/learning.py table screen                                      # what is known, as Markdown, and what the rank tells
 
 `cargo build --release` comes first: the table names the commit that is checked out. A setting and a seed that the table has are not trained again; `--again` does.
@@ -28,15 +29,23 @@ TABLE = ROOT / "benches/learning.tsv"
 COLUMNS = ["protocol", "setting", "seed", "commit", "epochs", "seconds", "processor seconds", "kNN 20", "kNN 200", "linear", "SVM full", "AMI x 100", "effective rank", "flags"]
 MEASURES = COLUMNS[7:12]
 
-# CIFAR-10's own mean and deviation; a line of events for every hundred steps is enough.
-COMMON = "--mean 0.4914,0.4822,0.4465 --std 0.2470,0.2435,0.2616 --log-every 100 --keep 1"
+# A line of events for every hundred steps is enough.
+COMMON = "--log-every 100 --keep 1"
+
+# Where images are: what the option of this name says of training and of test images, and flags that they need.
+IMAGES = {
+    "cifar10": ("{}#train", "{}#test", "--mean 0.4914,0.4822,0.4465 --std 0.2470,0.2435,0.2616"),
+    "emoji": ("{}/train", "{}/test", "--stats auto"),
+}
 
 PROTOCOLS = {
     # A sixteenth of the cost of the small stem: settings are told apart, figures are low.
-    "screen": {"per_class": 500, "seeds": [0, 1, 2], "common": "--preset small --stem imagenet --epochs 20 --warmup-epochs 2"},
+    "screen": {"images": "cifar10", "per_class": 500, "seeds": [0, 1, 2], "common": "--preset small --stem imagenet --epochs 20 --warmup-epochs 2"},
     # As many images seen, of twice and of once as many.
-    "confirm": {"per_class": 1000, "seeds": [0, 1, 2, 3, 4], "common": "--preset small --epochs 20 --warmup-epochs 5"},
-    "confirm-few": {"per_class": 500, "seeds": [0, 1, 2, 3, 4], "common": "--preset small --epochs 40 --warmup-epochs 5"},
+    "confirm": {"images": "cifar10", "per_class": 1000, "seeds": [0, 1, 2, 3, 4], "common": "--preset small --epochs 20 --warmup-epochs 5"},
+    "confirm-few": {"images": "cifar10", "per_class": 500, "seeds": [0, 1, 2, 3, 4], "common": "--preset small --epochs 40 --warmup-epochs 5"},
+    # All 3 134 drawings, in classes of any size.
+    "emoji": {"images": "emoji", "per_class": 0, "seeds": [0, 1, 2], "common": "--preset small --stem imagenet --image-size 64 --epochs 20 --warmup-epochs 2"},
 }
 
 SETTINGS = json.loads((ROOT / "benches/learning.json").read_text())
@@ -54,7 +63,17 @@ def flags_of(protocol, setting):
 
 
 def all_flags_of(protocol, setting):
-    return by_name(f"{COMMON} {PROTOCOLS[protocol]['common']}") | flags_of(protocol, setting)
+    needed = IMAGES[PROTOCOLS[protocol]["images"]][2]
+    return by_name(f"{COMMON} {needed} {PROTOCOLS[protocol]['common']}") | flags_of(protocol, setting)
+
+
+def images_of(options, protocol):
+    """Training images, test images, and the flags that choose among them."""
+    name = PROTOCOLS[protocol]["images"]
+    place = getattr(options, name) or sys.exit(f"{protocol} needs --{name}")
+    train, test, _ = (part.format(place) for part in IMAGES[name])
+    few = PROTOCOLS[protocol]["per_class"]
+    return train, test, ["--per-class", str(few)] if few else []
 
 
 def epochs_of(options, protocol, setting, seed):
@@ -82,8 +101,8 @@ def epochs_of(options, protocol, setting, seed):
 def pretrain(options, protocol, setting, seed, run, epochs):
     """Trains and gives the seconds that passed, and those of processors."""
     flags = all_flags_of(protocol, setting) | {"--epochs": str(epochs)}
-    command = [options.protonce, "pretrain", f"{options.cifar10}#train", "--out", str(run), "--seed", str(seed), "--quiet"]
-    command += ["--per-class", str(PROTOCOLS[protocol]["per_class"])]
+    images, _, chosen = images_of(options, protocol)
+    command = [options.protonce, "pretrain", images, "--out", str(run), "--seed", str(seed), "--quiet", *chosen]
     command += [word for flag in flags.items() for word in flag]
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True)
@@ -112,9 +131,9 @@ def append(row):
 
 def measure(options, protocol, weights, *more):
     """The figures of `eval all`, percent."""
-    data = options.cifar10
-    command = [options.protonce, "eval", "all", "--weights", weights, "--train", f"{data}#train", "--test", f"{data}#test"]
-    command += ["--per-class", str(PROTOCOLS[protocol]["per_class"]), "--skip", "semi", "--no-cache", "--json", *more]
+    images, test_images, chosen = images_of(options, protocol)
+    command = [options.protonce, "eval", "all", "--weights", weights, "--train", images, "--test", test_images, *chosen]
+    command += ["--skip", "semi", "--no-cache", "--json", *more]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["all"]
     knn = {entry["k"]: entry["top1"] for entry in found["knn"]}
     full = next(entry["mean"] for entry in found["svm"]["results"] if not entry["shots"])
@@ -199,6 +218,7 @@ def main():
     parser.add_argument("what", choices=[*PROTOCOLS, "table"])
     parser.add_argument("protocol", nargs="?", choices=PROTOCOLS, help="of `table`")
     parser.add_argument("--cifar10", help="a tar of train/CLASS and test/CLASS")
+    parser.add_argument("--emoji", help="the folder that scripts/demo_data.py has made")
     parser.add_argument("--only", help="SETTING,…")
     parser.add_argument("--seeds", help="N,…")
     parser.add_argument("--again", action="store_true", help="train also what the table has")
@@ -208,10 +228,8 @@ def main():
     if options.what == "table":
         table(options.protocol or "screen")
         correlations(options.protocol or "screen")
-    elif options.cifar10:
-        run(options)
     else:
-        sys.exit("--cifar10 is missing: expected a tar of CIFAR-10's images")
+        run(options)
 
 
 if __name__ == "__main__":
