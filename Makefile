@@ -10,7 +10,7 @@
 #   make wheel   the Python package as a file that pip installs, with the program inside: dist/*.whl
 #   make libtorch  find or fetch libtorch (the others call it)
 
-.PHONY: demo check test test-rust lint fetch crates bench libtorch build deny test-python test-examples docs wheel program
+.PHONY: demo check test lint fetch crates bench libtorch build deny test-python test-examples docs wheel program
 
 # Every crate but those that link libtorch.
 TORCH_FREE = --workspace --exclude protonce-encoder --exclude protonce --exclude protonce-cli
@@ -48,11 +48,8 @@ lint: fetch
 # Tests of the program wait for disks and for one another's signals: two for each core.
 test: export RUST_TEST_THREADS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 test: lint
-	cargo test --locked --workspace --no-run
-	@$(MAKE) --no-print-directory -j2 test-rust test-python EXTENSION=--workspace
-
-test-rust:
 	cargo test --locked --workspace
+	$(MAKE) test-python EXTENSION=--workspace
 
 # The Python package. Its tools live in a venv in the cache folder, one for each list of them. They are compiled
 # when they are imported, which most of their files never are.
