@@ -80,7 +80,7 @@ pub fn pretrain(
         // E-step: embed all images, cluster them at each granularity (lines 3 to 6).
         if run.expectation_is_due(epoch) && !run.expectation(epoch, &stop)? {
             // As if that had been asked for before.
-            run.save_once(true)?;
+            run.save_once()?;
             return Ok(Outcome::Stopped);
         }
         // M-step: pull every query towards its key and its prototypes (lines 7 to 14).

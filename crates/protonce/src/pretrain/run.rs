@@ -420,11 +420,11 @@ impl<'a, 'b> Run<'a, 'b> {
         Ok(())
     }
 
-    /// Writes a checkpoint of the end of an epoch, unless the last one is just that.
-    pub(super) fn save_once(&mut self, passing: bool) -> Result<(), PretrainError> {
+    /// Writes a passing checkpoint of the end of an epoch, unless the last one is just that.
+    pub(super) fn save_once(&mut self) -> Result<(), PretrainError> {
         match self.saved_at == Some((self.epoch, self.step)) {
             true => Ok(()),
-            false => self.save(None, passing),
+            false => self.save(None, true),
         }
     }
 
